@@ -1,0 +1,1 @@
+"""Six Fashion-MNIST classifiers on one protocol, in PyTorch Lightning and Hydra."""

@@ -1,0 +1,152 @@
+"""What happens around the training loop: the record of epochs, checkpoints, progress."""
+
+import csv
+import io
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from tqdm import tqdm
+
+from fmnist_pl.module import Classifier
+
+Row = dict[str, float]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that, whatever happens, the path holds the old text or the new one."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    move_into_place(part, path)
+
+
+def move_into_place(part: Path, path: Path) -> None:
+    """Rename a finished file to its name, its content on the disk first."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+class Record(Checkpoint):
+    """After every epoch: `checkpoints/last.ckpt`, `checkpoints/best.ckpt`, `metrics.csv`.
+
+    Each is replaced as a whole, so a kill at any moment leaves a usable one; the rows of
+    `metrics.csv` are part of the checkpoint, so a resumed run goes on where that left off.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last = folder / "checkpoints" / "last.ckpt"
+        self.best = folder / "checkpoints" / "best.ckpt"
+        self.rows: list[Row] = []
+        self.started = 0.0
+
+    @property
+    def best_row(self) -> Row:
+        """The epoch of the highest validation accuracy, the first of equals."""
+        return max(self.rows, key=lambda row: row["val/acc"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        figures = {
+            name: value.item()
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(("train/", "val/"))
+        }
+        seconds = time.perf_counter() - self.started
+        assert isinstance(pl_module, Classifier)
+        images = int(pl_module.confusion["train"].sum())
+        self.rows.append(
+            {"epoch": trainer.current_epoch + 1, **figures, "images": images, "seconds": seconds}
+        )
+        part = self.last.with_name(".last.ckpt.part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            if self.best_row is self.rows[-1]:
+                copy = self.best.with_name(".best.ckpt.part")
+                copy.unlink(missing_ok=True)
+                copy.hardlink_to(part)
+                move_into_place(copy, self.best)
+            move_into_place(part, self.last)
+            table = io.StringIO()
+            writer = csv.DictWriter(table, self.rows[0])
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_atomically(self.folder / "metrics.csv", table.getvalue())
+
+
+class Progress(ProgressBar):
+    """One bar for the whole run; where there is no terminal, one line an epoch.
+
+    It shows the figures of the last whole epoch: the loop never waits for the device.
+
+    Args:
+        name: of the run.
+        record: whose last row is shown.
+    """
+
+    def __init__(self, name: str, record: Record) -> None:
+        super().__init__()
+        self.name, self.record = name, record
+        self.bar: tqdm[Any] = tqdm(disable=True)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        steps = int(trainer.num_training_batches)
+        self.bar = tqdm(
+            total=(trainer.max_epochs or 0) * steps,
+            initial=trainer.current_epoch * steps,
+            unit="batch",
+            mininterval=0.5,
+            dynamic_ncols=True,
+            disable=None if trainer.is_global_zero else True,
+        )
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.show(trainer.current_epoch + 1, trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self.bar.update()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.show(trainer.current_epoch, trainer)
+        self.bar.close()
+
+    def show(self, epoch: int, trainer: L.Trainer) -> None:
+        """Name the epoch under way and give the figures of the one before."""
+        figures = " ".join(
+            f"{name} {self.record.rows[-1][name]:.4f}"
+            for name in ("train/loss", "train/acc", "val/loss", "val/acc")
+            if self.record.rows
+        )
+        self.bar.set_description_str(
+            f"{self.name} epoch {epoch}/{trainer.max_epochs}", refresh=False
+        )
+        self.bar.set_postfix_str(figures)
+        if self.bar.disable and self.record.rows and trainer.is_global_zero:
+            row = self.record.rows[-1]
+            print(
+                f"{self.name} epoch {row['epoch']}/{trainer.max_epochs}: {figures}, "
+                f"{row['seconds']:.1f} s",
+                flush=True,
+            )

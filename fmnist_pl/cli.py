@@ -1,0 +1,137 @@
+"""How the commands other than `train` read `key=value`, print help, and fail.
+
+Hydra's grammar asks for quotes around a path with `=`, `~`, brackets or letters beyond ASCII; here
+text is taken as it is. Options are dataclasses of `config.option` fields, as in `conf/`.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import Field, dataclass, fields, is_dataclass
+from operator import attrgetter
+from textwrap import fill
+from types import NoneType
+from typing import Any, NoReturn, TypeVar, get_args
+
+from omegaconf import MISSING
+
+from fmnist_pl.config import UserError, check, describe, option
+
+Options = TypeVar("Options")
+
+KINDS: dict[type, tuple[Callable[[str], Any], str]] = {
+    str: (str, "text"),
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    bool: (lambda text: bool(["false", "true"].index(text.lower())), "true or false"),
+}
+
+
+@dataclass
+class DataOptions:
+    """For a command that reads the data set: `data: DataOptions = field(default_factory=...)`."""
+
+    root: str | None = option(None, "Folder of the data set; looked at first.")
+
+
+def fail(error: Exception) -> NoReturn:
+    """One message, no traceback, exit code 1."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+def command(
+    doc: str | None, schema: type[Options], work: Callable[[Options], int | None]
+) -> Callable[[], None]:
+    """The `main` of a command.
+
+    Args:
+        doc: opens the help: the docstring of the command's module.
+        schema: a dataclass of options.
+        work: does the job and returns the exit code, None for 0. It may raise `UserError`.
+    """
+
+    def main() -> None:
+        arguments = sys.argv[1:]
+        if {"-h", "--help"} & set(arguments):
+            print(help_text(doc, schema))
+            return
+        try:
+            code = work(parse(schema, arguments))
+            sys.stdout.flush()
+        except UserError as error:
+            fail(error)
+        except BrokenPipeError:  # the reader, `head` say, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        except KeyboardInterrupt:
+            code = 130  # the shell's number for Ctrl-C
+        sys.exit(code)
+
+    return main
+
+
+def parse(schema: type[Options], arguments: list[str]) -> Options:
+    """`key=value` arguments as an instance of `schema`, types and ranges checked.
+
+    Text is never interpreted, but for a leading `~/`, the home folder, which not every shell fills
+    in. An option that may be None is None where the text is empty.
+
+    Raises:
+        UserError: an unknown, malformed or missing option, a wrong type, a value out of range.
+    """
+    options, known = schema(), dict(flatten(schema))
+    missing = [name for name, item in known.items() if item.default is MISSING]
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals or name not in known:
+            legal = ", ".join(f"{name}=..." for name in known)
+            raise UserError(f"{argument}: no such option; there are {legal} and --help.")
+        parent, _, attribute = name.rpartition(".")
+        holder = attrgetter(parent)(options) if parent else options
+        setattr(holder, attribute, convert(argument, text, known[name].type))
+        missing = [other for other in missing if other != name]
+    if missing:
+        raise UserError(f"{missing[0]}=... must be given; see --help.")
+    check(options)
+    return options
+
+
+def flatten(schema: type[Any], prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    """Name and field of every option; those of a nested dataclass have a dot, as `data.root`."""
+    for item in fields(schema):
+        if isinstance(item.type, type) and is_dataclass(item.type):
+            yield from flatten(item.type, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, item
+
+
+def convert(argument: str, text: str, annotation: Any) -> Any:
+    """The text of an argument as a value of the annotated type."""
+    kinds = get_args(annotation) or (annotation,)  # of `X | None`: X, None
+    if not text and NoneType in kinds:
+        return None
+    kind, words = KINDS[kinds[0]]
+    try:
+        return kind(os.path.expanduser(text) if text.startswith("~/") else text)  # noqa: PTH111
+    except ValueError:
+        raise UserError(f"{argument}: must be {words}.") from None
+
+
+def help_text(doc: str | None, schema: type[Any]) -> str:
+    """The command's docstring, then every option, as wide as the terminal allows."""
+    known = dict(flatten(schema))
+    column = max(map(len, known)) + len("  =...  ")
+    width = max(column + 30, min(100, shutil.get_terminal_size().columns))
+    lines = [(doc or "").strip(), "", "Options:"]
+    for name, item in known.items():
+        notes = [] if item.default is None else [f"default {item.default}"]
+        if item.default is MISSING:
+            notes = ["required"]
+        if item.metadata["limits"]:
+            notes.append(describe(**item.metadata["limits"]))
+        text = item.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
+        lead = f"  {name}=...".ljust(column)
+        lines.append(fill(text, width, initial_indent=lead, subsequent_indent=" " * column))
+    return "\n".join(lines)

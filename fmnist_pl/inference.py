@@ -1,0 +1,71 @@
+"""A finished classifier at work: load a checkpoint, run images through it."""
+
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fmnist_pl.config import UserError
+from fmnist_pl.datamodule import EVAL_BATCH_SIZE, to_float
+from fmnist_pl.module import Classifier
+
+
+class Predictions(NamedTuple):
+    """What a classifier makes of N images, on the CPU."""
+
+    logits: NDArray[np.float32]  # (N, C)
+    embeddings: NDArray[np.float32]  # (N, D), the input of the last dense layer
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """(N, C), rows sum to 1."""
+        return torch.from_numpy(self.logits).softmax(1).numpy()
+
+
+def load_classifier(checkpoint: str | Path) -> Classifier:
+    """The classifier of a checkpoint, on the CPU, in evaluation mode; no code is unpickled.
+
+    Raises:
+        UserError: no such file, or one that is no checkpoint of this project.
+    """
+    try:
+        with ZipFile(checkpoint) as archive:
+            damaged = archive.testzip()  # torch does not look at the checksums
+        if damaged:
+            raise BadZipFile(damaged)
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(
+            f"checkpoint={checkpoint}: {error.strerror}. "
+            "A run's are in its folder: checkpoints/last.ckpt and checkpoints/best.ckpt."
+        ) from None
+    except Exception:  # every kind of file has its own
+        raise UserError(
+            f"checkpoint={checkpoint}: no checkpoint, or a damaged one. It cannot be read as "
+            "PyTorch weights, and nothing else is ever loaded from it."
+        ) from None
+    try:
+        classifier = Classifier(**content["hyper_parameters"])
+        classifier.load_state_dict(content["state_dict"])
+    except Exception as error:  # every kind of content has its own
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"checkpoint={checkpoint}: weights of something else than a run of fmnist_pl "
+            f"({type(error).__name__}: {reason})."
+        ) from None
+    return classifier.eval()
+
+
+@torch.inference_mode()
+def predict(classifier: Classifier, images: Tensor | NDArray[np.uint8]) -> Predictions:
+    """Logits and embeddings of images, uint8 (N, 28, 28)."""
+    logits, embeddings = [], []
+    for batch in torch.as_tensor(images).split(EVAL_BATCH_SIZE):
+        features = classifier.net.features(to_float(batch.to(classifier.device)))
+        embeddings.append(features.cpu())
+        logits.append(classifier.net.head(features).cpu())
+    return Predictions(torch.cat(logits).numpy(), torch.cat(embeddings).numpy())
