@@ -35,6 +35,11 @@ class DataOptions:
     root: str | None = option(None, "Folder of the data set; looked at first.")
 
 
+def printable(text: str) -> str:
+    """Text in one line, without what a terminal might take for a command."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def fail(error: Exception) -> NoReturn:
     """One message, no traceback, exit code 1."""
     print(f"error: {error}", file=sys.stderr)

@@ -1,7 +1,10 @@
-"""A finished classifier at work: load a checkpoint, run images through it."""
+"""A finished classifier at work: load a checkpoint, predict images, count what is right.
+
+The same split, grouping and formulas as in the run, so that the figures are the run's.
+"""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -9,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmnist_pl.config import UserError
-from fmnist_pl.datamodule import EVAL_BATCH_SIZE, to_float
-from fmnist_pl.module import Classifier
+from fmnist_pl import nets
+from fmnist_pl.config import Data, UserError
+from fmnist_pl.datamodule import EVAL_BATCH_SIZE, Batch, FashionMNIST, to_float
+from fmnist_pl.module import Classifier, acc_per_class, figures_of
 
 
 class Predictions(NamedTuple):
@@ -60,6 +64,20 @@ def load_classifier(checkpoint: str | Path) -> Classifier:
     return classifier.eval()
 
 
+def load_split(classifier: Classifier, split: str, root: str | None = None) -> Batch:
+    """Images, uint8 (N, 28, 28), and labels, int64 (N,), as the classifier's run had them.
+
+    Args:
+        classifier: whose grouping of classes and whose split it is.
+        split: train, val or test.
+        root: the folder to look in first.
+    """
+    data = Data(root=root, **classifier.hparams.get("data", {}))
+    datamodule = FashionMNIST(data, classifier.hparams["classes"])
+    datamodule.setup()
+    return datamodule.splits[split]
+
+
 @torch.inference_mode()
 def predict(classifier: Classifier, images: Tensor | NDArray[np.uint8]) -> Predictions:
     """Logits and embeddings of images, uint8 (N, 28, 28)."""
@@ -69,3 +87,34 @@ def predict(classifier: Classifier, images: Tensor | NDArray[np.uint8]) -> Predi
         embeddings.append(features.cpu())
         logits.append(classifier.net.head(features).cpu())
     return Predictions(torch.cat(logits).numpy(), torch.cat(embeddings).numpy())
+
+
+@torch.inference_mode()
+def evaluate(
+    classifier: Classifier, predictions: Predictions, labels: Tensor, split: str
+) -> dict[str, Any]:
+    """The figures, under the names they have in a run's `result.json`.
+
+    Args:
+        classifier: whose predictions they are.
+        predictions: of N images.
+        labels: int64 (N,).
+        split: opens the names, as in `test/acc`.
+    """
+    options = classifier.options
+    penalty = nets.penalty(classifier.net, options.l1, options.l2)
+    figures, confusion = figures_of(
+        torch.from_numpy(predictions.logits), labels, penalty.expand(len(labels))
+    )
+    per_class = acc_per_class(confusion).tolist()
+    return {
+        "model": options.name,
+        "seed": classifier.seed,
+        "classes": classifier.hparams["classes"],
+        "parameters": sum(p.numel() for p in classifier.parameters()),
+        "split": split,
+        "images": len(labels),
+        **{f"{split}/{name}": figure.item() for name, figure in figures.items()},
+        f"{split}/acc_per_class": dict(zip(classifier.class_names, per_class, strict=True)),
+        f"{split}/confusion_matrix": confusion.tolist(),
+    }

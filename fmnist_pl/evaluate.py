@@ -1,0 +1,123 @@
+"""The figures and pictures of a checkpoint, wherever it was copied to.
+
+    python -m fmnist_pl.evaluate checkpoint=runs/cnn_bn-0/checkpoints/last.ckpt
+    python -m fmnist_pl.evaluate checkpoint=last.ckpt split=val folder=pictures
+
+For the test images of the data set these are the figures of the run that made the checkpoint. With
+split=train the images are seen as they are, not augmented, and by the finished weights.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmnist_pl.cli import DataOptions, command
+from fmnist_pl.config import UserError, option
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass
+class Options:
+    checkpoint: str = option(help="Checkpoint of a run.")
+    split: str = option("test", "Images to evaluate on.", choices=("train", "val", "test"))
+    folder: str | None = option(
+        None, "Where evaluation.json and the pictures go; if not given, beside the checkpoint."
+    )
+    data: DataOptions = field(default_factory=DataOptions)
+
+
+def work(options: Options) -> None:
+    """Print the figures; write them and the pictures into the folder."""
+    from fmnist_pl.callbacks import write_atomically
+    from fmnist_pl.inference import evaluate, load_classifier, load_split, predict
+
+    classifier = load_classifier(options.checkpoint)
+    images, labels = load_split(classifier, options.split, options.data.root)
+    predictions = predict(classifier, images)
+    result = evaluate(classifier, predictions, labels, options.split)
+    report(result)
+
+    checkpoint = Path(options.checkpoint)
+    folder = Path(options.folder or checkpoint.with_name(f"{checkpoint.stem}-{options.split}"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"checkpoint": options.checkpoint, **result}, indent=1)
+        write_atomically(folder / "evaluation.json", content + "\n")
+        drawn = pictures(result, images.numpy(), labels.numpy(), predictions.probabilities)
+        for name, figure in drawn.items():
+            figure.savefig(folder / f"{name}.png")
+    except OSError as error:
+        raise UserError(f"folder={folder} cannot be written: {error.strerror}.") from None
+    print(f"\nfigures and pictures  {folder}")
+
+
+def report(result: dict[str, Any]) -> None:
+    """The figures at the terminal, and for each class what it is most often taken for."""
+    split, names = result["split"], list(result["classes"])
+    print(f"{result['model']}-{result['seed']}, {result['parameters']:,} parameters\n")
+    print(f"{result['images']:,} {split} images")
+    for name in ("acc", "loss", "cross_entropy", "penalty"):
+        label = name.replace("_", "-").replace("acc", "accuracy")
+        print(f"  {label:13}  {result[f'{split}/{name}']:.4f}")
+    column = max(map(len, ["class", *names]))
+    print(f"\n{'class':{column}}  accuracy  images  most often taken for")
+    confusion = np.array(result[f"{split}/confusion_matrix"])
+    for i, (name, accuracy) in enumerate(result[f"{split}/acc_per_class"].items()):
+        wrong = np.where(np.arange(len(names)) == i, 0, confusion[i])
+        taken_for = f"{names[wrong.argmax()]} ({wrong.max():,})" if wrong.any() else ""
+        print(f"{name:{column}}  {accuracy:8.4f}  {confusion[i].sum():6}  {taken_for}".rstrip())
+
+
+def pictures(
+    result: dict[str, Any],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+) -> "dict[str, Figure]":
+    """Every picture of an evaluation by its name.
+
+    Args:
+        result: of `inference.evaluate`.
+        images: (N, 28, 28).
+        labels: (N,).
+        probabilities: (N, C).
+    """
+    from fmnist_pl import figures
+
+    split, names = result["split"], list(result["classes"])
+    run = f"{result['model']}-{result['seed']}"
+    title = f"{run}, {result['images']:,} {split} images"
+
+    def panels(chosen: list[int], columns: int) -> "Figure":
+        return figures.predictions(
+            images[chosen],
+            probabilities[chosen],
+            names,
+            labels[chosen],
+            [f"image {i}" for i in chosen],
+            columns,
+            title,
+        )
+
+    per_class = list(result[f"{split}/acc_per_class"].values())
+    return {
+        "class_accuracy": figures.class_accuracy({run: per_class}, names, title),
+        "confusion_matrix": figures.confusion_matrix(
+            np.array(result[f"{split}/confusion_matrix"]), names, title
+        ),
+        "predictions": panels([0, 12], columns=2),
+        "prediction_sheet": panels(list(range(15)), columns=3),
+        "mistakes": figures.mistakes(images, probabilities, names, labels),
+    }
+
+
+main = command(__doc__, Options, work)
+
+if __name__ == "__main__":
+    main()

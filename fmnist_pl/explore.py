@@ -1,0 +1,90 @@
+"""`python -m fmnist_pl.explore`: pictures of what a run of the same options is fed.
+
+Heavy imports wait until there is work, so that `--help` and a mistake answer at once.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from fmnist_pl.cli import fail
+from fmnist_pl.config import CONF_DIR, Config, Op, UserError, asdict_op, parse_ops, resolve
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SUBJECTS = 3  # images in the augmentation gallery, each of another class
+DRAWS = 4  # versions of each that an operation makes
+
+
+@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="explore")
+def main(options: DictConfig) -> None:
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        for name, meaning, figure in pictures(resolve(options)):
+            path = folder / name
+            figure.savefig(path)
+            print(f"{path}  {meaning}")
+    except UserError as error:
+        fail(error)
+
+
+def pictures(config: Config) -> Iterator[tuple[str, str, "Figure"]]:
+    """File name, meaning and figure of each picture of the training split.
+
+    Args:
+        config: resolved.
+
+    Raises:
+        UserError: no data.
+    """
+    import numpy as np
+    import torch
+
+    from fmnist_pl import dataset, figures
+    from fmnist_pl.augment import augment
+    from fmnist_pl.datamodule import derive_seed, regroup, split_indices, to_float
+
+    data = dataset.load(config.data.root)
+    train, _ = split_indices(len(data.train_labels), config.data.val_size, config.data.split_seed)
+    images, originals = data.train_images[train], data.train_labels[train]
+    labels, names = regroup(originals, config.classes), list(config.classes)
+
+    title = f"first training image: {names[labels[0]]}"
+    yield "first_image.png", title, figures.first_image(images[0], title)
+
+    sheet = figures.image_sheet(images[:25], labels[:25], names)
+    yield "images.png", "the first 25 training images and their classes", sheet
+
+    histogram = figures.class_histogram(originals, config.classes)
+    yield "classes.png", "how many training images each class has", histogram
+
+    ops = parse_ops(config.augment.ops)
+    first = np.sort(np.unique(originals, return_index=True)[1])[:SUBJECTS]
+    subjects = to_float(torch.from_numpy(images[first]))
+    generator = torch.Generator().manual_seed(derive_seed(config.seed))
+
+    def versions(ops: list[Op]) -> Any:
+        drawn = augment(subjects.repeat_interleave(DRAWS, 0), ops, generator)
+        return drawn.unflatten(0, (-1, DRAWS)).squeeze(2).numpy()
+
+    rows = {"original": subjects.numpy(), **{label(op): versions([op]) for op in ops}}
+    if len(ops) > 1:
+        rows["all together"] = versions(ops)
+    title = "augmentation: " + (", ".join(next(iter(op)) for op in config.augment.ops) or "none")
+    yield "augmentation.png", title, figures.augmentation_gallery(rows, title)
+
+
+def label(op: Op) -> str:
+    """The operation's name, and below it its parameters."""
+    [(name, parameters)] = asdict_op(op).items()
+    return f"{name}\n" + fill(", ".join(f"{k}: {v:g}" for k, v in parameters.items()), 28)
+
+
+if __name__ == "__main__":
+    main()

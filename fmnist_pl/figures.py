@@ -1,0 +1,370 @@
+"""Everything the project draws: arrays in, a matplotlib `Figure` out; no files, no global state.
+
+Classes come in the order of the `classes` mapping and keep their colours from picture to picture.
+Size, resolution and layout are the figure's own: `figure.savefig(path)` is all it takes.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+from cycler import cycler
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from fmnist_pl.config import CLASS_NAMES, check_classes
+
+# Ten colours that stay apart under every colour-vision deficiency: M. A. Petroff, "Accessible
+# Color Sequences for Data Visualization", arXiv:2107.02270.
+PALETTE = (
+    "#3f90da",
+    "#ffa90e",
+    "#bd1f01",
+    "#94a4a2",
+    "#832db6",
+    "#a96b59",
+    "#e76300",
+    "#b9ac70",
+    "#717581",
+    "#92dadd",
+)
+RIGHT, WRONG = PALETTE[0], PALETTE[2]
+GREY, INK = "#c4c4c4", "#333333"
+LOOKS = cycler(marker=["o", "s", "^", "D"]) * cycler(color=PALETTE)  # of runs
+
+styled = rc_context(
+    {
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlesize": 10,
+        "figure.constrained_layout.use": True,
+        "figure.dpi": 130,
+        "figure.facecolor": "white",
+        "figure.titlesize": 10,
+        "font.family": "DejaVu Sans",  # comes with matplotlib, and has the marks used below
+        "font.size": 9,
+        "legend.frameon": False,
+        "lines.linewidth": 1.4,
+        "lines.markersize": 3,
+        "text.color": INK,
+        "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
+)
+
+
+@styled
+def first_image(image: NDArray[np.uint8], title: str) -> Figure:
+    """One image (28, 28) with its pixels' places and values."""
+    figure = Figure((4.2, 3.5))
+    axes = figure.subplots()
+    shown = axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+    axes.set_title(title)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(shown, label="pixel value")
+    return figure
+
+
+@styled
+def image_sheet(
+    images: NDArray[Any], labels: NDArray[Any], class_names: Sequence[str], columns: int = 5
+) -> Figure:
+    """Images (N, 28, 28) of labels (N,), each above the name of its class."""
+    rows = -(-len(images) // columns)
+    figure = Figure((1.4 * columns, 1.6 * rows))
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        _show(axes, image)
+        axes.set_xlabel(_wrap(class_names[label]))
+    return figure
+
+
+@styled
+def class_histogram(labels: NDArray[Any], classes: Mapping[str, Sequence[int]]) -> Figure:
+    """How many images each original class has and, where they are regrouped, each new one.
+
+    Args:
+        labels: original, (N,), 0 to 9.
+        classes: name of each class to the original labels it takes.
+    """
+    counts = np.bincount(labels, minlength=len(CLASS_NAMES))
+    home = {label: i for i, members in enumerate(classes.values()) for label in members}
+    original = [(name, counts[i], PALETTE[home[i]]) for i, name in enumerate(CLASS_NAMES)]
+    panels = {"original classes": original}
+    if classes != check_classes({}):
+        panels["as regrouped"] = [
+            (name, counts[list(members)].sum(), colour)
+            for (name, members), colour in zip(classes.items(), PALETTE, strict=False)
+        ]
+    figure = Figure((4.6 * len(panels), 3.4))
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, bars) in zip(row, panels.items(), strict=True):
+        names, lengths, colours = zip(*bars, strict=True)
+        drawn = _bars(axes, names, lengths, colours)
+        axes.bar_label(drawn, [f"{n:,}" for n in lengths], padding=3)
+        axes.set(title=title, xlabel="images")
+        axes.margins(x=0.15)
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+    return figure
+
+
+@styled
+def augmentation_gallery(rows: Mapping[str, NDArray[Any]], title: str = "") -> Figure:
+    """A panel for each image, with one row below the other of what was made of it.
+
+    Args:
+        rows: label to float (K, n, 28, 28) in [0, 1]: n versions of each of K images.
+        title: of the figure.
+    """
+    side, step, inches = 28, 30, 0.0195  # of a tile, from tile to tile, of a pixel
+    width = max(tiles.shape[1] for tiles in rows.values()) * step
+    panels = len(next(iter(rows.values())))
+    size = 1.8 + panels * (width + 6) * inches, 0.4 + len(rows) * step * inches
+    figure = Figure(size, layout="compressed")
+    figure.suptitle(title)
+    for k, axes in enumerate(figure.subplots(1, panels, squeeze=False)[0]):
+        canvas = np.full((len(rows) * step, width), np.nan)
+        for i, tiles in enumerate(rows.values()):
+            left = (width - tiles.shape[1] * step) // 2
+            for j, tile in enumerate(tiles[k]):
+                canvas[i * step :, left + j * step :][:side, :side] = tile
+        _show(axes, canvas)
+        if k == 0:
+            axes.set_yticks([i * step + side / 2 for i in range(len(rows))], list(rows))
+            axes.tick_params(length=0, labelsize=8)
+    return figure
+
+
+@styled
+def curves(runs: Mapping[str, Sequence[Mapping[str, float | str]]]) -> Figure:
+    """Accuracy and loss by epoch, training dashed and validation solid.
+
+    Args:
+        runs: name of each run to the rows of its `metrics.csv`.
+    """
+    looks: dict[str, dict[str, Any]] = dict(zip(runs, cycle(LOOKS), strict=False))
+    figure = Figure((9, 3.7))
+    for axes, (key, label) in zip(
+        figure.subplots(1, 2), (("acc", "accuracy"), ("loss", "loss")), strict=True
+    ):
+        for name, rows in runs.items():
+            epochs = [float(row["epoch"]) for row in rows]
+            for split, line, alpha in (("train", "--", 0.6), ("val", "-", 1)):
+                values = [float(row[f"{split}/{key}"]) for row in rows]
+                axes.plot(epochs, values, line, alpha=alpha, **looks[name])
+        axes.set(xlabel="epoch", title=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(axis="y", color=GREY, linewidth=0.5)
+    legend = {
+        "training": Line2D([], [], color=INK, linestyle="--", alpha=0.6),
+        "validation": Line2D([], [], color=INK),
+    }
+    for name, look in looks.items():
+        legend[name] = Line2D([], [], linestyle="", markersize=6, **look)
+    figure.legend(legend.values(), legend.keys(), loc="outside right center")
+    return figure
+
+
+@styled
+def class_accuracy(
+    accuracy: Mapping[str, Sequence[float] | NDArray[Any]],
+    class_names: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """Accuracy of each class.
+
+    Args:
+        accuracy: name of the run to its figures (C,) in [0, 1]; what follows, as of the published
+            study, is drawn beside it in grey.
+        class_names: C names.
+        title: of the figure.
+    """
+    thickness = 0.8 / len(accuracy)
+    figure = Figure((6, 0.9 + len(class_names) * max(0.3, 0.18 * len(accuracy))))
+    axes = figure.subplots()
+    places = np.arange(len(class_names))
+    for i, (name, values) in enumerate(accuracy.items()):
+        place = places + (i - (len(accuracy) - 1) / 2) * thickness
+        bars = axes.barh(place, values, thickness, color=GREY if i else PALETTE[0], label=name)
+        axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
+    axes.set_yticks(places, [_wrap(name) for name in class_names])
+    axes.set(xlim=(0, 1), xlabel="accuracy", title=title)
+    axes.invert_yaxis()
+    if len(accuracy) > 1:
+        figure.legend(loc="outside lower center", ncols=len(accuracy))
+    return figure
+
+
+@styled
+def confusion_matrix(
+    counts: NDArray[Any] | Sequence[Sequence[int]], class_names: Sequence[str], title: str = ""
+) -> Figure:
+    """Counts (C, C), rows true and columns predicted, shaded by their share of the true class."""
+    counts = np.asarray(counts)
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    names = [_wrap(name) for name in class_names]
+    side = 0.52 * max(len(names), 4)
+    figure = Figure((side + 2.4, side + 1.4), layout="compressed")
+    axes = figure.subplots()
+    norm = PowerNorm(0.5, 0, 1)  # confusions are a few per cent: bring them out
+    shown = axes.imshow(shares, cmap="Blues", norm=norm)
+    for (i, j), count in np.ndenumerate(counts):
+        colour = "white" if norm(shares[i, j]) > 0.6 else INK if count else GREY
+        axes.text(j, i, str(count), ha="center", va="center", color=colour)
+    slope = 90 if any("\n" in name for name in names) else 45
+    axes.set_xticks(
+        range(len(names)), names, rotation=slope, ha="right", va="center", rotation_mode="anchor"
+    )
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    ticks = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1]
+    figure.colorbar(shown, label="share of the true class", ticks=ticks, format="{x:.0%}")
+    return figure
+
+
+@styled
+def predictions(
+    images: NDArray[Any],
+    probabilities: NDArray[Any],
+    class_names: Sequence[str],
+    labels: NDArray[Any] | Sequence[int] | None = None,
+    captions: Sequence[str] | None = None,
+    columns: int = 3,
+    title: str = "",
+) -> Figure:
+    """Each image beside its class probabilities; the prediction is blue if right, red if wrong.
+
+    Args:
+        images: (N, 28, 28), uint8 or float in [0, 1].
+        probabilities: (N, C).
+        class_names: C names.
+        labels: true classes (N,); where none are known the prediction is black.
+        captions: what to print below each image.
+        columns: images in a row.
+        title: of the figure.
+    """
+    names = [_wrap(name) for name in class_names]
+    below = [_wrap(caption) for caption in captions or [""] * len(images)]
+    lines = max((caption.count("\n") for caption in below), default=0)
+    height = max(1.5, 0.3 + 0.13 * len(names) * max(name.count("\n") + 1 for name in names))
+    rows, columns = max(1, -(-len(images) // columns)), max(1, min(columns, len(images)))
+    figure = Figure((3.5 * columns, rows * (height + 0.11 * lines) + 0.25 * bool(title)))
+    figure.suptitle(title)
+    cells = figure.subfigures(rows, columns, squeeze=False).flat
+    for i, (image, shares, cell) in enumerate(zip(images, probabilities, cells, strict=False)):
+        guess = int(np.argmax(shares))
+        heading, ink, colours = (
+            f"{class_names[guess]} {shares[guess]:.1%}",
+            INK,
+            [GREY] * len(names),
+        )
+        if labels is None:
+            colours[guess] = INK
+        elif guess == labels[i]:
+            heading = f"\N{CHECK MARK} {heading}"
+            colours[guess] = RIGHT
+        else:
+            heading, ink = f"\N{BALLOT X} {heading}, is {class_names[labels[i]]}", WRONG
+            colours[guess], colours[labels[i]] = WRONG, RIGHT
+        cell.suptitle(fill(heading, 48), x=0.03, ha="left", fontsize=9, color=ink)
+        left, right = cell.subplots(1, 2, width_ratios=[1, 1.1])
+        _show(left, image)
+        left.set_anchor("N")
+        # Captions of equal height keep the cells of a row in line.
+        left.set_xlabel(below[i] + "\n " * (lines - below[i].count("\n")), fontsize=7)
+        _bars(right, names, shares, colours)
+        right.set(xlim=(0, 1), xticks=[], facecolor="#f2f2f2")
+        right.tick_params(labelsize=7, length=0)
+        right.spines["bottom"].set_visible(False)
+    return figure
+
+
+def mistakes(
+    images: NDArray[Any],
+    probabilities: NDArray[Any],
+    class_names: Sequence[str],
+    labels: NDArray[Any],
+    count: int = 12,
+) -> Figure:
+    """The wrong predictions of highest probability, highest first; arguments as `predictions`."""
+    guesses = probabilities.argmax(1)
+    wrong = np.flatnonzero(guesses != labels)
+    worst = wrong[np.argsort(-probabilities[wrong, guesses[wrong]], kind="stable")[:count]]
+    return predictions(
+        images[worst],
+        probabilities[worst],
+        class_names,
+        labels[worst],
+        captions=[f"image {i}" for i in worst],
+        title=f"{len(wrong):,} mistakes in {len(images):,} images, the most confident first",
+    )
+
+
+@styled
+def scatter(
+    points: NDArray[Any], labels: NDArray[Any], class_names: Sequence[str], title: str = ""
+) -> Figure:
+    """Points (N, 2) in the colours of their classes (N,), each class named where it is densest."""
+    low, extent = points.min(0), np.ptp(points, axis=0).max()
+    figure = Figure((7, 7))
+    axes = figure.subplots()
+    x, y = points.T
+    axes.scatter(x, y, s=3, c=np.array(PALETTE)[labels], linewidths=0, rasterized=True)
+    taken: list[tuple[Any, Any]] = []  # centre and half size of each name, as shares of the extent
+    for label in np.unique(labels):
+        name = _wrap(class_names[label])
+        grid = ((points[labels == label] - low) / extent * 16).round() / 16
+        places, counts = np.unique(grid, axis=0, return_counts=True)
+        widest, breaks = max(map(len, name.split("\n"))), name.count("\n")
+        half = np.array([0.01 + 0.006 * widest, 0.02 + 0.012 * breaks])
+        free = np.array(
+            [
+                all((abs(place - centre) > half + other).any() for centre, other in taken)
+                for place in places
+            ]
+        )
+        centre = places[np.lexsort((counts, free))[-1]]  # of the free places the densest
+        taken.append((centre, half))
+        x, y = low + centre * extent
+        axes.text(
+            x,
+            y,
+            name,
+            ha="center",
+            va="center",
+            bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": PALETTE[label]},
+        )
+    axes.set(title=title, xticks=[], yticks=[], aspect="equal")
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _wrap(name: str) -> str:
+    return fill(name, 18)
+
+
+def _bars(axes: Axes, names: Sequence[str], lengths: Sequence[Any], colours: Sequence[str]) -> Any:
+    """Horizontal bars, first class on top, as thick for three classes as for ten."""
+    axes.set_yticks(range(len(names)), [_wrap(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    return axes.barh(range(len(names)), lengths, height=0.08 * len(names), color=colours)
+
+
+def _show(axes: Axes, image: NDArray[Any]) -> None:
+    """An image, uint8 or float in [0, 1], 0 black, without axes; NaN is transparent."""
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
