@@ -1,0 +1,194 @@
+"""Runs read back from the folders of a sweep.
+
+Folders may be unfinished, being written, damaged or somebody else's: each is listed with what is
+the matter, and only whole, finished runs count.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from fmnist_pl.config import Config, UserError, resolve
+from fmnist_pl.report.statistics import Figures
+
+QUANTITIES = ("acc", "loss", "cross_entropy", "penalty")
+BY_EPOCH = [f"{split}/{quantity}" for split in ("train", "val") for quantity in QUANTITIES]
+FIGURES = [*BY_EPOCH, *(f"test/{quantity}" for quantity in QUANTITIES)]
+# The content of result.json.
+NUMBERS = {
+    *("seed", "epochs", "parameters", "best_epoch", "best_val_acc", "seconds"),
+    *("images_per_second", *FIGURES),
+}
+MAPPINGS = {"classes", "test/acc_per_class", "hardware", "versions", "data_sha256"}
+OTHERS = {"name", "model", "augment", "tested_checkpoint", "git_commit", "test/confusion_matrix"}
+
+
+class State(StrEnum):
+    FINISHED = "finished"
+    REPEATED = "repeated"  # finished, and so is another of the same configuration and seed
+    RUNNING = "running"  # or killed: nobody was left to say so
+    UNFINISHED = "unfinished"
+    FAILED = "failed"
+    UNREADABLE = "unreadable"  # damaged, or of another version
+    FOREIGN = "foreign"  # no run
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A folder of a sweep; what could be read of it."""
+
+    folder: Path
+    state: State
+    problem: str = ""  # one line
+    traceback: str = ""
+    config: Config | None = None
+    epochs: Sequence[dict[str, float]] = ()  # the rows of metrics.csv
+    result: dict[str, Any] = field(default_factory=dict)  # of a finished run, as is
+    logits: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def seed(self) -> int:
+        assert self.config
+        return self.config.seed
+
+    def name(self, seen_from: Path) -> str:
+        """The folder relative to another, printable."""
+        return printable(os.path.relpath(self.folder, seen_from))
+
+    @property
+    def figures(self) -> Figures:
+        """Of a finished run."""
+        columns = {
+            f"{split}_{short}": [row[f"{split}/{name}"] for row in self.epochs]
+            for split in ("train", "val")
+            for short, name in (("acc", "acc"), ("loss", "cross_entropy"))
+        }
+        return Figures(
+            test_acc=self.result["test/acc"],
+            class_acc=list(self.result["test/acc_per_class"].values()),
+            confusion=np.array(self.result["test/confusion_matrix"]),
+            right=self.logits.argmax(1) == self.labels,
+            **columns,
+        )
+
+
+def printable(text: str) -> str:
+    """Text in one line, without what a terminal or a browser might take for a command."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """Every run below the folders, and each of their subfolders in which there is none.
+
+    Raises:
+        UserError: not a folder.
+    """
+    runs: dict[Path, Run] = {}
+    for top in folders:
+        if not top.is_dir():
+            raise UserError(f"{top}: no such folder; name one or several folders of sweeps.")
+        foreign = {path for path in top.iterdir() if path.is_dir() and path.name[0] != "."}
+        for name, subfolders, files in os.walk(top):
+            if "config.yaml" in files:
+                folder = Path(name)
+                runs[folder.resolve()] = read_run(folder)
+                foreign -= {folder, *folder.parents}
+                subfolders.clear()
+            subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
+        for folder in sorted(foreign):
+            runs[folder.resolve()] = Run(folder, State.FOREIGN, "holds no run: no config.yaml")
+    return list(runs.values())
+
+
+def read_run(folder: Path) -> Run:
+    """A run, in whatever state its folder is."""
+    run = Run(folder, State.UNFINISHED)
+    path = folder / "config.yaml"
+    try:
+        run = replace(run, config=resolve(OmegaConf.merge(Config, OmegaConf.load(path))))
+        path = folder / "status.json"
+        if path.exists():
+            run = replace(run, **parse_status(json.loads(path.read_text(encoding="utf-8"))))
+        path = folder / "result.json"  # before metrics.csv, which is complete when this is there
+        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        path = folder / "metrics.csv"
+        if path.exists():
+            run = replace(run, epochs=read_epochs(path))
+        if result is None:
+            return run
+        path = folder / "result.json"
+        check_result(result, run)
+        path = folder / "predictions.npz"
+        with np.load(path, allow_pickle=False) as arrays:
+            logits, labels = arrays["logits"], arrays["labels"]
+        if labels.ndim != 1 or logits.shape != (len(labels), len(result["classes"])):
+            raise UserError(f"logits {logits.shape} do not fit labels {labels.shape}.")
+    except Exception as error:  # whatever the libraries make of a file that is something else
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        problem = printable(f"{path.name}: {reason.strip().splitlines()[0]}")
+        return replace(run, state=State.UNREADABLE, problem=problem, epochs=())
+    return Run(folder, State.FINISHED, "", "", run.config, run.epochs, result, logits, labels)
+
+
+def read_epochs(path: Path) -> list[dict[str, float]]:
+    """The rows of a `metrics.csv`."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    for row in rows:
+        if missing := {"epoch", *BY_EPOCH} - row.keys():
+            raise UserError(f"lacks {', '.join(sorted(missing))}.")
+    return rows
+
+
+def parse_status(status: Any) -> dict[str, Any]:
+    """The fields of a `Run` that the content of `status.json` tells."""
+    match status:
+        case {"state": "failed", "error": str(error), "traceback": str(traceback)}:
+            lines = "\n".join(map(printable, traceback.splitlines()))
+            return {"state": State.FAILED, "problem": printable(error), "traceback": lines}
+        case {"state": "running"}:
+            return {"state": State.RUNNING}
+        case {"state": "finished"}:
+            return {}
+    raise UserError("none of the states running, finished, failed with error and traceback.")
+
+
+def check_result(result: Any, run: Run) -> None:
+    """Refuse a `result.json` that does not say what this version of the package writes.
+
+    Raises:
+        UserError: names what is missing, unknown or wrong.
+    """
+    if not isinstance(result, dict):
+        raise UserError("no mapping.")
+    keys = NUMBERS | MAPPINGS | OTHERS
+    for what, names in (("lacks", keys - result.keys()), ("has unknown", result.keys() - keys)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            listed = ", ".join(sorted(names)[:3])
+            raise UserError(f"of another version: {what} {listed}{more}.")
+    for key in sorted(NUMBERS):
+        if type(result[key]) not in (int, float):
+            raise UserError(f"{key} is no number.")
+    for key in sorted(MAPPINGS):
+        if not isinstance(result[key], dict):
+            raise UserError(f"{key} is no mapping.")
+    assert run.config
+    classes = list(run.config.classes)
+    if not (classes == list(result["classes"]) == list(result["test/acc_per_class"])):
+        raise UserError("its classes are not those of config.yaml.")
+    np.array([*result["test/acc_per_class"].values()], float)  # refuses what is no number
+    if np.array(result["test/confusion_matrix"], int).shape != (len(classes), len(classes)):
+        raise UserError("test/confusion_matrix is not a matrix of all classes.")
+    if len(run.epochs) != result["epochs"]:
+        raise UserError(f"{result['epochs']} epochs, but metrics.csv has {len(run.epochs)}.")
