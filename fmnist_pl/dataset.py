@@ -19,7 +19,7 @@ import subprocess
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fmnist_pl.cli import command
+from fmnist_pl.cli import DataOptions, command
 from fmnist_pl.config import UserError, option
 
 log = logging.getLogger(__name__)
@@ -275,14 +275,14 @@ def _expand_home(path: str | Path) -> Path:
 
 @dataclass
 class Options:
-    root: str | None = option(None, "a folder to look in first, as data.root of a run")
-    copy_to: str | None = option(None, "a folder to write a verified copy into")
+    copy_to: str | None = option(None, "Folder to write a verified copy into.")
+    data: DataOptions = field(default_factory=DataOptions)
 
 
-def run(options: Options) -> None:
+def work(options: Options) -> None:
     """Find or fetch, verify, copy if asked to; print the folder and the hashes."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    folder, contents = _find(options.root)
+    folder, contents = _find(options.data.root)
     if options.copy_to is not None:
         folder = _expand_home(options.copy_to)
         try:
@@ -296,7 +296,7 @@ def run(options: Options) -> None:
         print(f"{digest}  {name}")
 
 
-main = command(__doc__, Options, run)
+main = command(__doc__, Options, work)
 
 if __name__ == "__main__":
     main()
