@@ -10,16 +10,12 @@ split=train the images are seen as they are, not augmented, and by the finished 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fmnist_pl.cli import DataOptions, command
 from fmnist_pl.config import UserError, option
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -34,6 +30,7 @@ class Options:
 
 def work(options: Options) -> None:
     """Print the figures; write them and the pictures into the folder."""
+    from fmnist_pl import pictures
     from fmnist_pl.callbacks import write_atomically
     from fmnist_pl.inference import evaluate, load_classifier, load_split, predict
 
@@ -49,9 +46,10 @@ def work(options: Options) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"checkpoint": options.checkpoint, **result}, indent=1)
         write_atomically(folder / "evaluation.json", content + "\n")
-        drawn = pictures(result, images.numpy(), labels.numpy(), predictions.probabilities)
-        for name, figure in drawn.items():
-            figure.savefig(folder / f"{name}.png")
+        drawn = pictures.draw(
+            result, options.split, images.numpy(), labels.numpy(), predictions.probabilities
+        )
+        pictures.save(drawn, folder)
     except OSError as error:
         raise UserError(f"folder={folder} cannot be written: {error.strerror}.") from None
     print(f"\nfigures and pictures  {folder}")
@@ -72,49 +70,6 @@ def report(result: dict[str, Any]) -> None:
         wrong = np.where(np.arange(len(names)) == i, 0, confusion[i])
         taken_for = f"{names[wrong.argmax()]} ({wrong.max():,})" if wrong.any() else ""
         print(f"{name:{column}}  {accuracy:8.4f}  {confusion[i].sum():6}  {taken_for}".rstrip())
-
-
-def pictures(
-    result: dict[str, Any],
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
-) -> "dict[str, Figure]":
-    """Every picture of an evaluation by its name.
-
-    Args:
-        result: of `inference.evaluate`.
-        images: (N, 28, 28).
-        labels: (N,).
-        probabilities: (N, C).
-    """
-    from fmnist_pl import figures
-
-    split, names = result["split"], list(result["classes"])
-    run = f"{result['model']}-{result['seed']}"
-    title = f"{run}, {result['images']:,} {split} images"
-
-    def panels(chosen: list[int], columns: int) -> "Figure":
-        return figures.predictions(
-            images[chosen],
-            probabilities[chosen],
-            names,
-            labels[chosen],
-            [f"image {i}" for i in chosen],
-            columns,
-            title,
-        )
-
-    per_class = list(result[f"{split}/acc_per_class"].values())
-    return {
-        "class_accuracy": figures.class_accuracy({run: per_class}, names, title),
-        "confusion_matrix": figures.confusion_matrix(
-            np.array(result[f"{split}/confusion_matrix"]), names, title
-        ),
-        "predictions": panels([0, 12], columns=2),
-        "prediction_sheet": panels(list(range(15)), columns=3),
-        "mistakes": figures.mistakes(images, probabilities, names, labels),
-    }
 
 
 main = command(__doc__, Options, work)

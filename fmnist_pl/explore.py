@@ -46,7 +46,7 @@ def pictures(config: Config) -> Iterator[tuple[str, str, "Figure"]]:
     import numpy as np
     import torch
 
-    from fmnist_pl import dataset, figures
+    from fmnist_pl import data_figures, dataset
     from fmnist_pl.augment import augment
     from fmnist_pl.datamodule import derive_seed, regroup, split_indices, to_float
 
@@ -56,12 +56,12 @@ def pictures(config: Config) -> Iterator[tuple[str, str, "Figure"]]:
     labels, names = regroup(originals, config.classes), list(config.classes)
 
     title = f"first training image: {names[labels[0]]}"
-    yield "first_image.png", title, figures.first_image(images[0], title)
+    yield "first_image.png", title, data_figures.first_image(images[0], title)
 
-    sheet = figures.image_sheet(images[:25], labels[:25], names)
+    sheet = data_figures.image_sheet(images[:25], labels[:25], names)
     yield "images.png", "the first 25 training images and their classes", sheet
 
-    histogram = figures.class_histogram(originals, config.classes)
+    histogram = data_figures.class_histogram(originals, config.classes)
     yield "classes.png", "how many training images each class has", histogram
 
     ops = parse_ops(config.augment.ops)
@@ -77,7 +77,7 @@ def pictures(config: Config) -> Iterator[tuple[str, str, "Figure"]]:
     if len(ops) > 1:
         rows["all together"] = versions(ops)
     title = "augmentation: " + (", ".join(next(iter(op)) for op in config.augment.ops) or "none")
-    yield "augmentation.png", title, figures.augmentation_gallery(rows, title)
+    yield "augmentation.png", title, data_figures.augmentation_gallery(rows, title)
 
 
 def label(op: Op) -> str:

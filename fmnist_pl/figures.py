@@ -1,4 +1,4 @@
-"""Everything the project draws: arrays in, a matplotlib `Figure` out; no files, no global state.
+"""What is drawn of classifiers: arrays in, a matplotlib `Figure` out; no files, no global state.
 
 Classes come in the order of the `classes` mapping and keep their colours from picture to picture.
 Size, resolution and layout are the figure's own: `figure.savefig(path)` is all it takes.
@@ -18,8 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-
-from fmnist_pl.config import CLASS_NAMES, check_classes
 
 # Ten colours that stay apart under every colour-vision deficiency: M. A. Petroff, "Accessible
 # Color Sequences for Data Visualization", arXiv:2107.02270.
@@ -61,89 +59,6 @@ styled = rc_context(
         "ytick.color": INK,
     }
 )
-
-
-@styled
-def first_image(image: NDArray[np.uint8], title: str) -> Figure:
-    """One image (28, 28) with its pixels' places and values."""
-    figure = Figure((4.2, 3.5))
-    axes = figure.subplots()
-    shown = axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-    axes.set_title(title)
-    axes.spines[:].set_visible(False)
-    figure.colorbar(shown, label="pixel value")
-    return figure
-
-
-@styled
-def image_sheet(
-    images: NDArray[Any], labels: NDArray[Any], class_names: Sequence[str], columns: int = 5
-) -> Figure:
-    """Images (N, 28, 28) of labels (N,), each above the name of its class."""
-    rows = -(-len(images) // columns)
-    figure = Figure((1.4 * columns, 1.6 * rows))
-    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        axes = figure.add_subplot(rows, columns, i + 1)
-        _show(axes, image)
-        axes.set_xlabel(_wrap(class_names[label]))
-    return figure
-
-
-@styled
-def class_histogram(labels: NDArray[Any], classes: Mapping[str, Sequence[int]]) -> Figure:
-    """How many images each original class has and, where they are regrouped, each new one.
-
-    Args:
-        labels: original, (N,), 0 to 9.
-        classes: name of each class to the original labels it takes.
-    """
-    counts = np.bincount(labels, minlength=len(CLASS_NAMES))
-    home = {label: i for i, members in enumerate(classes.values()) for label in members}
-    original = [(name, counts[i], PALETTE[home[i]]) for i, name in enumerate(CLASS_NAMES)]
-    panels = {"original classes": original}
-    if classes != check_classes({}):
-        panels["as regrouped"] = [
-            (name, counts[list(members)].sum(), colour)
-            for (name, members), colour in zip(classes.items(), PALETTE, strict=False)
-        ]
-    figure = Figure((4.6 * len(panels), 3.4))
-    row = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (title, bars) in zip(row, panels.items(), strict=True):
-        names, lengths, colours = zip(*bars, strict=True)
-        drawn = _bars(axes, names, lengths, colours)
-        axes.bar_label(drawn, [f"{n:,}" for n in lengths], padding=3)
-        axes.set(title=title, xlabel="images")
-        axes.margins(x=0.15)
-        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-    return figure
-
-
-@styled
-def augmentation_gallery(rows: Mapping[str, NDArray[Any]], title: str = "") -> Figure:
-    """A panel for each image, with one row below the other of what was made of it.
-
-    Args:
-        rows: label to float (K, n, 28, 28) in [0, 1]: n versions of each of K images.
-        title: of the figure.
-    """
-    side, step, inches = 28, 30, 0.0195  # of a tile, from tile to tile, of a pixel
-    width = max(tiles.shape[1] for tiles in rows.values()) * step
-    panels = len(next(iter(rows.values())))
-    size = 1.8 + panels * (width + 6) * inches, 0.4 + len(rows) * step * inches
-    figure = Figure(size, layout="compressed")
-    figure.suptitle(title)
-    for k, axes in enumerate(figure.subplots(1, panels, squeeze=False)[0]):
-        canvas = np.full((len(rows) * step, width), np.nan)
-        for i, tiles in enumerate(rows.values()):
-            left = (width - tiles.shape[1] * step) // 2
-            for j, tile in enumerate(tiles[k]):
-                canvas[i * step :, left + j * step :][:side, :side] = tile
-        _show(axes, canvas)
-        if k == 0:
-            axes.set_yticks([i * step + side / 2 for i in range(len(rows))], list(rows))
-            axes.tick_params(length=0, labelsize=8)
-    return figure
 
 
 @styled
@@ -198,7 +113,7 @@ def class_accuracy(
         place = places + (i - (len(accuracy) - 1) / 2) * thickness
         bars = axes.barh(place, values, thickness, color=GREY if i else PALETTE[0], label=name)
         axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
-    axes.set_yticks(places, [_wrap(name) for name in class_names])
+    axes.set_yticks(places, [wrap(name) for name in class_names])
     axes.set(xlim=(0, 1), xlabel="accuracy", title=title)
     axes.invert_yaxis()
     if len(accuracy) > 1:
@@ -213,7 +128,7 @@ def confusion_matrix(
     """Counts (C, C), rows true and columns predicted, shaded by their share of the true class."""
     counts = np.asarray(counts)
     shares = counts / counts.sum(1, keepdims=True).clip(1)
-    names = [_wrap(name) for name in class_names]
+    names = [wrap(name) for name in class_names]
     side = 0.52 * max(len(names), 4)
     figure = Figure((side + 2.4, side + 1.4), layout="compressed")
     axes = figure.subplots()
@@ -256,8 +171,8 @@ def predictions(
         columns: images in a row.
         title: of the figure.
     """
-    names = [_wrap(name) for name in class_names]
-    below = [_wrap(caption) for caption in captions or [""] * len(images)]
+    names = [wrap(name) for name in class_names]
+    below = [wrap(caption) for caption in captions or [""] * len(images)]
     lines = max((caption.count("\n") for caption in below), default=0)
     height = max(1.5, 0.3 + 0.13 * len(names) * max(name.count("\n") + 1 for name in names))
     rows, columns = max(1, -(-len(images) // columns)), max(1, min(columns, len(images)))
@@ -281,11 +196,11 @@ def predictions(
             colours[guess], colours[labels[i]] = WRONG, RIGHT
         cell.suptitle(fill(heading, 48), x=0.03, ha="left", fontsize=9, color=ink)
         left, right = cell.subplots(1, 2, width_ratios=[1, 1.1])
-        _show(left, image)
+        show(left, image)
         left.set_anchor("N")
         # Captions of equal height keep the cells of a row in line.
         left.set_xlabel(below[i] + "\n " * (lines - below[i].count("\n")), fontsize=7)
-        _bars(right, names, shares, colours)
+        bars(right, names, shares, colours)
         right.set(xlim=(0, 1), xticks=[], facecolor="#f2f2f2")
         right.tick_params(labelsize=7, length=0)
         right.spines["bottom"].set_visible(False)
@@ -325,7 +240,7 @@ def scatter(
     axes.scatter(x, y, s=3, c=np.array(PALETTE)[labels], linewidths=0, rasterized=True)
     taken: list[tuple[Any, Any]] = []  # centre and half size of each name, as shares of the extent
     for label in np.unique(labels):
-        name = _wrap(class_names[label])
+        name = wrap(class_names[label])
         grid = ((points[labels == label] - low) / extent * 16).round() / 16
         places, counts = np.unique(grid, axis=0, return_counts=True)
         widest, breaks = max(map(len, name.split("\n"))), name.count("\n")
@@ -352,18 +267,18 @@ def scatter(
     return figure
 
 
-def _wrap(name: str) -> str:
+def wrap(name: str) -> str:
     return fill(name, 18)
 
 
-def _bars(axes: Axes, names: Sequence[str], lengths: Sequence[Any], colours: Sequence[str]) -> Any:
+def bars(axes: Axes, names: Sequence[str], lengths: Sequence[Any], colours: Sequence[str]) -> Any:
     """Horizontal bars, first class on top, as thick for three classes as for ten."""
-    axes.set_yticks(range(len(names)), [_wrap(name) for name in names])
+    axes.set_yticks(range(len(names)), [wrap(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     return axes.barh(range(len(names)), lengths, height=0.08 * len(names), color=colours)
 
 
-def _show(axes: Axes, image: NDArray[Any]) -> None:
+def show(axes: Axes, image: NDArray[Any]) -> None:
     """An image, uint8 or float in [0, 1], 0 black, without axes; NaN is transparent."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
     axes.set(xticks=[], yticks=[])
