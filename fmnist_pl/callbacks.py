@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import time
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from fmnist_pl.config import UserError
 from fmnist_pl.module import Classifier
 
 Row = dict[str, float]
@@ -31,14 +35,17 @@ def move_into_place(part: Path, path: Path) -> None:
 
 
 class Record(Checkpoint):
-    """After every epoch: `checkpoints/last.ckpt`, `checkpoints/best.ckpt`, `metrics.csv`.
+    """After every epoch: checkpoints, last and best; `metrics.csv`; histograms of the weights.
 
-    Each is replaced as a whole, so a kill at any moment leaves a usable one; the rows of
-    `metrics.csv` are part of the checkpoint, so a resumed run goes on where that left off.
+    Each file is replaced as a whole, so a kill at any moment leaves a usable one; the rows of
+    `metrics.csv` are part of the checkpoint, so a resumed run goes on where that left off. So is
+    the mean of the weights after each epoch of the second half.
 
     Args:
         folder: the run's.
     """
+
+    average: AveragedModel  # of the net
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,11 +59,17 @@ class Record(Checkpoint):
         """The epoch of the highest validation accuracy, the first of equals."""
         return max(self.rows, key=lambda row: row["val/acc"])
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            assert isinstance(pl_module, Classifier)
+            self.average = AveragedModel(pl_module.net)
+
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "average": self.average.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+        self.average.load_state_dict(state_dict["average"])
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.started = time.perf_counter()
@@ -64,29 +77,44 @@ class Record(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         figures = {
             name: value.item()
+            for stage in ("train/", "val/")
             for name, value in trainer.callback_metrics.items()
-            if name.startswith(("train/", "val/"))
+            if name.startswith(stage)
         }
-        seconds = time.perf_counter() - self.started
+        seconds, epoch = time.perf_counter() - self.started, trainer.current_epoch + 1
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{name} is {value} after epoch {epoch}: training diverged. A smaller "
+                    "optimizer.lr may help; it takes a new folder, or overwrite=true."
+                )
         assert isinstance(pl_module, Classifier)
         images = int(pl_module.confusion["train"].sum())
-        self.rows.append(
-            {"epoch": trainer.current_epoch + 1, **figures, "images": images, "seconds": seconds}
-        )
+        self.rows.append({"epoch": epoch, **figures, "images": images, "seconds": seconds})
+        if epoch > (trainer.max_epochs or 0) // 2:
+            self.average.update_parameters(pl_module.net)
+        for logger in trainer.loggers:
+            assert isinstance(logger, TensorBoardLogger)
+            for name, weights in pl_module.net.named_parameters():
+                logger.experiment.add_histogram(name, weights, epoch)
         part = self.last.with_name(".last.ckpt.part")
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
+            # The last checkpoint last: until it is there, a resumed run repeats this epoch.
+            self.write_table()
             if self.best_row is self.rows[-1]:
                 copy = self.best.with_name(".best.ckpt.part")
                 copy.unlink(missing_ok=True)
                 copy.hardlink_to(part)
                 move_into_place(copy, self.best)
             move_into_place(part, self.last)
-            table = io.StringIO()
-            writer = csv.DictWriter(table, self.rows[0])
-            writer.writeheader()
-            writer.writerows(self.rows)
-            write_atomically(self.folder / "metrics.csv", table.getvalue())
+
+    def write_table(self) -> None:
+        table = io.StringIO()
+        writer = csv.DictWriter(table, self.rows[0])
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomically(self.folder / "metrics.csv", table.getvalue())
 
 
 class Progress(ProgressBar):

@@ -24,6 +24,8 @@ CONF_DIR = str(
     )
 )
 
+CONFIG = "config.yaml"  # in the folder of a run: all its options
+
 CLASS_NAMES = (
     "T-shirt/top",
     "Trouser",
@@ -194,9 +196,15 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     trainer: Trainer = field(default_factory=Trainer)
     test: Test = field(default_factory=Test)
+    embeddings: str = option(
+        "test",
+        "Images whose embeddings go to TensorBoard's projector; all: training images, too.",
+        choices=("none", "test", "all"),
+    )
     seed: int = option(0, "Seed of initial weights, order, augmentation, dropout.", ge=0, lt=2**32)
     threads: int | None = option(None, "CPU threads; null: one for each core.", ge=1)
     overwrite: bool = option(False, "Start anew in a folder that has a run.", identity=False)
+    fail_fast: bool = option(False, "Stop a sweep at the first run that fails.", identity=False)
 
 
 ConfigStore.instance().store("schema", Config)
@@ -342,3 +350,33 @@ def identity(config: Config) -> dict[str, Any]:
 
     result: dict[str, Any] = plain(config)
     return result
+
+
+def check_same(config: Config, folder: Path) -> None:
+    """Refuse to continue a run of a different configuration; a folder without a run is fine.
+
+    Raises:
+        UserError: names what differs.
+    """
+    if not (folder / CONFIG).exists():
+        return
+    try:
+        old = identity(resolve(OmegaConf.merge(Config, OmegaConf.load(folder / CONFIG))))
+    except Exception as error:  # a damaged file: YAML's errors, or a value of another version
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{folder / CONFIG} is no configuration of this version ({reason}). "
+            "Name another folder, or give overwrite=true to start anew in this one."
+        ) from None
+    new = identity(config)
+    different = [
+        f"{name}.{key}" if key else name
+        for name in new
+        for key in (new[name] if isinstance(new[name], dict) else [""])
+        if (old[name].get(key) != new[name][key] if key else old[name] != new[name])
+    ]
+    if different:
+        raise UserError(
+            f"{folder} holds a run of a different configuration ({', '.join(different)}). "
+            "Name another folder, or give overwrite=true to start anew in this one."
+        )

@@ -27,6 +27,7 @@ class Classifier(L.LightningModule):
         classes: name of each class to the original labels it takes.
         optimizer: options of Adam, those of `config.Optimizer`.
         seed: of initial weights and dropout.
+        data: how the images were split, for whoever evaluates the checkpoint.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class Classifier(L.LightningModule):
         classes: Mapping[str, list[int]],
         optimizer: Mapping[str, Any],
         seed: int = 0,
+        data: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         self.options, self.seed = Model(**model), seed
         self.adam = Optimizer(**optimizer)
         self.class_names = list(classes)

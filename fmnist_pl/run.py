@@ -6,17 +6,11 @@ the same configuration continues from `checkpoints/last.ckpt`.
 
 import fcntl
 import json
-import logging
-import os
-import platform
-import re
 import shutil
-import subprocess
-import warnings
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +18,33 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from fmnist_pl import dataset
+from fmnist_pl import pictures
 from fmnist_pl.callbacks import Progress, Record, move_into_place, write_atomically
-from fmnist_pl.config import Config, UserError, identity, parse_ops, resolve
+from fmnist_pl.config import CONFIG, Config, UserError, check_same, parse_ops, resolve
 from fmnist_pl.datamodule import FashionMNIST
+from fmnist_pl.environment import describe_environment, quieten
 from fmnist_pl.inference import Predictions, predict
-from fmnist_pl.module import Classifier
+from fmnist_pl.module import Classifier, acc_per_class
+from fmnist_pl.weights import acc_by_weights
 
 Result = dict[str, Any]
 
-CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.npz"
+PATIENCE = 3  # seconds: the worker of a sweep that was killed ends a moment after it
+
+RESULT, PREDICTIONS = "result.json", "predictions.npz"
 OWN_FILES = (
     CONFIG,
     RESULT,
     PREDICTIONS,
     "metrics.csv",
     "checkpoints",
+    "embeddings",
+    "figures",
+    "projector_config.pbtxt",
     "events.out.tfevents.*",
     "hparams.yaml",
 )
@@ -85,68 +87,75 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{folder}: no run can be kept there ({error.strerror}).") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another process is at work on this run.") from None
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(f"{folder}: another process is at work on this run.") from None
+                time.sleep(0.1)
         yield
 
 
-def check_same(config: Config, folder: Path) -> None:
-    """Refuse to continue a run of a different configuration.
-
-    Raises:
-        UserError: names what differs.
-    """
-    stored = resolve(OmegaConf.merge(Config, OmegaConf.load(folder / CONFIG)))
-    old, new = identity(stored), identity(config)
-    different = [
-        f"{name}.{key}" if isinstance(old[name], dict) else name
-        for name in new
-        if old[name] != new[name]
-        for key in (new[name] if isinstance(old[name], dict) else [""])
-        if not isinstance(old[name], dict) or old[name].get(key) != new[name].get(key)
-    ]
-    if different:
-        raise UserError(
-            f"{folder} holds a run of a different configuration ({', '.join(different)}). "
-            "Name another folder, or give overwrite=true to start anew in this one."
-        )
-
-
 def fit_and_test(config: Config, folder: Path) -> Result:
-    """Train from scratch or from the last checkpoint, then test."""
+    """Train from scratch or from the last checkpoint, test, and leave all that a run leaves."""
     quieten()
-    # Lightning asks NVML whether there is a GPU; the optimizer would repeat that every step.
-    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     if config.threads:
         torch.set_num_threads(config.threads)
-    datamodule = FashionMNIST(
-        config.data, config.classes, parse_ops(config.augment.ops), config.seed
+    data, seed = config.data, config.seed
+    datamodule = FashionMNIST(data, config.classes, parse_ops(config.augment.ops), seed)
+    classifier = Classifier(
+        asdict(config.model),
+        config.classes,
+        asdict(config.optimizer),
+        seed,
+        data={"val_size": data.val_size, "split_seed": data.split_seed},
     )
-    module = Classifier(asdict(config.model), config.classes, asdict(config.optimizer), config.seed)
     record = Record(folder)
-    progress = [Progress(f"{config.name}-{config.seed}", record)]
+    progress = [Progress(f"{config.name}-{seed}", record)]
+    logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+    logger.log_hyperparams(hyperparameters(config))
     trainer = L.Trainer(
         **asdict(config.trainer),
-        logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+        logger=logger,
         callbacks=[record, *(progress if config.trainer.enable_progress_bar else [])],
         default_root_dir=folder,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    trainer.fit(
-        module,
-        datamodule,
-        ckpt_path=record.last if record.last.exists() else None,
-        weights_only=True,
-    )
+    checkpoint = record.last if record.last.exists() else None
+    try:
+        trainer.fit(classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
+        if isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     tested = record.best if config.test.checkpoint == "best" else record.last
-    trainer.test(module, datamodule, ckpt_path=tested, weights_only=True, verbose=False)
-    images, labels = datamodule.splits["test"]
-    save_predictions(folder / PREDICTIONS, predict(module.eval(), images), labels)
-    return summarise(config, module, record, trainer)
+    trainer.test(classifier, datamodule, ckpt_path=tested, weights_only=True, verbose=False)
+
+    predictions = predict(classifier.eval(), datamodule.splits["test"][0])
+    save_predictions(folder / PREDICTIONS, predictions, datamodule.splits["test"][1])
+    result = {
+        **summarise(config, classifier, record, trainer),
+        "test/acc_by_weights": acc_by_weights(classifier, record, datamodule),
+        "test/knn_acc": project(config.embeddings, classifier, datamodule, folder),
+        **describe_environment(trainer.strategy.root_device, trainer.world_size),
+    }
+    images, labels = (tensor.cpu().numpy() for tensor in datamodule.splits["test"])
+    drawn = pictures.draw(result, "test", images, labels, predictions.probabilities, record.rows)
+    pictures.save(drawn, folder / "figures")
+    for name, figure in drawn.items():
+        logger.experiment.add_figure(name, figure, len(record.rows))
+    logger.log_hyperparams(
+        hyperparameters(config),
+        {name: result[name] for name in ("test/acc", "test/loss", "val/acc", "val/loss")},
+        len(record.rows),
+    )
+    logger.finalize("success")
+    return result
 
 
 def save_predictions(path: Path, predictions: Predictions, labels: Tensor) -> None:
@@ -157,14 +166,40 @@ def save_predictions(path: Path, predictions: Predictions, labels: Tensor) -> No
     move_into_place(part, path)
 
 
-def summarise(config: Config, module: Classifier, record: Record, trainer: L.Trainer) -> Result:
-    """The content of `result.json`; names with a slash are those of `metrics.csv` and TensorBoard.
+def project(
+    embeddings: str, classifier: Classifier, datamodule: FashionMNIST, folder: Path
+) -> dict[str, float] | None:
+    """Write the embeddings that the configuration asks for; how well they separate the classes."""
+    if embeddings == "none":
+        return None
+    from fmnist_pl import projector  # brings scikit-learn
+
+    splits = ("test",) if embeddings == "test" else ("test", "train")
+    return projector.write(
+        folder, classifier, {split: datamodule.splits[split] for split in splits}
+    )
+
+
+def hyperparameters(config: Config) -> dict[str, Any]:
+    """What one compares runs by in TensorBoard's table."""
+    return {
+        **{f"model.{name}": value for name, value in asdict(config.model).items()},
+        "augment": config.augment.name,
+        "classes": len(config.classes),
+        "batch_size": config.data.batch_size,
+        "lr": config.optimizer.lr,
+        "seed": config.seed,
+    }
+
+
+def summarise(config: Config, classifier: Classifier, record: Record, trainer: L.Trainer) -> Result:
+    """What was run and what came out; names with a slash are those of `metrics.csv`.
 
     Training and validation figures are those of the epoch whose weights were tested.
     """
     tested = record.best_row if config.test.checkpoint == "best" else record.rows[-1]
-    confusion = module.confusion["test"].cpu()
-    per_class = (confusion.diagonal().double() / confusion.sum(1)).tolist()
+    confusion = classifier.confusion["test"].cpu()
+    per_class = acc_per_class(confusion).tolist()
     seconds = sum(row["seconds"] for row in record.rows)
     return {
         "name": config.name,
@@ -172,8 +207,9 @@ def summarise(config: Config, module: Classifier, record: Record, trainer: L.Tra
         "seed": config.seed,
         "classes": config.classes,
         "augment": config.augment.name,
+        "embeddings": config.embeddings,
         "epochs": len(record.rows),
-        "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
+        "parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad),
         "tested_checkpoint": config.test.checkpoint,
         **{name: value for name, value in tested.items() if "/" in name},
         **{k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("test/")},
@@ -183,48 +219,4 @@ def summarise(config: Config, module: Classifier, record: Record, trainer: L.Tra
         "best_val_acc": record.best_row["val/acc"],
         "seconds": seconds,
         "images_per_second": sum(row["images"] for row in record.rows) / seconds,
-        **environment(trainer),
     }
-
-
-def environment(trainer: L.Trainer) -> Result:
-    """What ran it: hardware, versions, the commit of the code, the hashes of the data."""
-    device = trainer.strategy.root_device
-    try:
-        cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        cpu = None
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
-    return {
-        "hardware": {
-            "cpu": cpu[1] if cpu else platform.processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "devices": trainer.world_size,
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{
-                package: version(package)
-                for package in ("fmnist_pl", "torch", "lightning", "torchmetrics", "numpy")
-            },
-        },
-        "git_commit": commit.stdout.strip() or None,
-        "data_sha256": dataset.SHA256,
-    }
-
-
-def quieten() -> None:
-    """Silence what Lightning says of every run and the user can do nothing about."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*`srun` command is available.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*tensorboardX.*",
-    ):
-        warnings.filterwarnings("ignore", message)

@@ -3,15 +3,17 @@
 Heavy imports wait until there is work, so that `--help` and a mistake answer at once.
 """
 
-import copy
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
+from fmnist_pl import sweep
 from fmnist_pl.cli import fail
 from fmnist_pl.config import CONF_DIR, UserError, resolve
 
@@ -19,30 +21,37 @@ if TYPE_CHECKING:
     from fmnist_pl.run import Result
 
 
-class Guard(Callback):
-    """Refuses an impossible configuration before Hydra makes a folder for it."""
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        options = copy.deepcopy(config)
-        with open_dict(options):
-            del options["hydra"]
-        try:
-            resolve(options)
-        except UserError as error:
-            fail(error)
-
-
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
-def main(options: DictConfig) -> None:
-    folder = Path(HydraConfig.get().runtime.output_dir)
+def run_or_sweep(options: DictConfig) -> None:
+    """One run, or one of a sweep: what Hydra calls with the composed configuration."""
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
     try:
-        config = resolve(options)
+        if hydra_config.mode == RunMode.MULTIRUN:
+            sweep.attempt(options, folder)
+        else:
+            from fmnist_pl.run import run
 
-        from fmnist_pl.run import run
-
-        report(run(config, folder), folder)
+            report(run(resolve(options), folder), folder)
     except UserError as error:
         fail(error)
+
+
+def main() -> None:
+    """The command. However a sweep ends, it ends in its report."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code: Any = None
+    try:
+        run_or_sweep()
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on with the same folder", file=sys.stderr)
+        code = 130  # the shell's number for Ctrl-C
+    except SystemExit as stop:
+        code = stop.code
+    watch = sweep.Watch.of_this_process
+    if watch and not watch.conclude():
+        code = code or 1
+    sys.exit(code)
 
 
 def report(result: "Result", folder: Path) -> None:

@@ -1,0 +1,65 @@
+"""What a run runs on: what is worth recording of it, and what is not worth saying."""
+
+import logging
+import os
+import platform
+import re
+import subprocess
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fmnist_pl import dataset
+
+
+def describe_environment(device: torch.device, devices: int) -> dict[str, Any]:
+    """What is needed to repeat a run: hardware, versions, commit of the code, hashes of the data.
+
+    Args:
+        device: that trained.
+        devices: how many there were.
+    """
+    try:
+        cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        cpu = None
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    return {
+        "hardware": {
+            "cpu": cpu[1] if cpu else platform.processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "devices": devices,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                package: version(package)
+                for package in ("fmnist_pl", "torch", "lightning", "torchmetrics", "numpy")
+            },
+        },
+        "git_commit": commit.stdout.strip() or None,
+        "data_sha256": dataset.SHA256,
+    }
+
+
+def quieten() -> None:
+    """Keep Lightning from saying what the user can do nothing about, and from what slows steps."""
+    # Lightning has torch ask NVML whether there is a GPU: the optimizer would repeat it every step.
+    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*`srun` command is available.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*is smaller than the logging interval.*",
+        ".*LeafSpec.*is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", message)

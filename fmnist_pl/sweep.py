@@ -1,0 +1,232 @@
+"""What a sweep adds to its runs: folder names, a share of the cores, isolation, a final report.
+
+The sweep itself is Hydra's, under any launcher. Here are the callback that prepares it, the wrapper
+in which one run can fail without the others, and the thread that tells how far they are.
+"""
+
+import copy
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import re
+import time
+import traceback
+from functools import cache
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+from tqdm import tqdm
+
+from fmnist_pl.cli import fail
+from fmnist_pl.config import UserError, check_same, resolve
+
+STATUS = "status.json"
+LONGEST_NAME = 80
+
+
+class Guard(Callback):
+    """Refuses an impossible run before Hydra makes a folder; prepares a sweep."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        try:
+            resolve(without_hydra(config))
+        except UserError as error:
+            fail(error)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        try:
+            runs = prepare(config)
+        except UserError as error:
+            fail(error)
+        Watch.of_this_process = Watch(Path(config.hydra.sweep.dir), runs)
+        Watch.of_this_process.start()
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The options of the run alone."""
+    options = copy.deepcopy(config)
+    with open_dict(options):
+        del options["hydra"]
+    return options
+
+
+def prepare(config: DictConfig) -> int:
+    """Check every run of a sweep, name their folders by what varies, share out the cores.
+
+    A run gets one thread unless `threads` says otherwise, and a launcher that works in parallel on
+    this machine starts as many runs at once as there are cores for. The threads of a run do not
+    depend on how many runs there are: they are part of what it computes.
+
+    Args:
+        config: of the whole sweep; changed in place.
+
+    Returns:
+        How many runs there are.
+
+    Raises:
+        UserError: as of `config.resolve` and `config.check_same`, for any of the runs; two runs
+            that are the same.
+    """
+    hydra, for_each_run = config.hydra, config.hydra.overrides.hydra
+    parameters = (f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items())
+    overrides = {
+        override.get_key_element(): override
+        for override in OverridesParser.create().parse_overrides(
+            [*parameters, *hydra.overrides.task]
+        )
+    }
+    varying = [key for key, override in overrides.items() if override.is_sweep_override()]
+    with open_dict(config):
+        for_each_run.append(f"hydra.sweep.subdir='${{run_name:{','.join(varying)}}}'")
+        if config.threads is None:
+            config.threads = 1
+            for_each_run.append("threads=1")
+        if hydra.launcher.get("n_jobs") == -1:
+            hydra.launcher.n_jobs = max(1, (os.cpu_count() or 1) // config.threads)
+    choices = [
+        [f"{key}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [str(override.input_line)]
+        for key, override in overrides.items()
+    ]
+    loader, folders = GlobalHydra.instance().config_loader(), set()
+    for run in itertools.product(*choices):
+        composed = loader.load_sweep_config(config, list(run))
+        options = resolve(without_hydra(composed))
+        folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
+        if folder in folders:
+            raise UserError(f"{folder}: two runs of the sweep are the same.")
+        folders.add(folder)
+        if not options.overwrite:
+            check_same(options, folder)
+    return len(folders)
+
+
+def run_name(*varying: str, _root_: DictConfig) -> str:
+    """A folder for one run of a sweep: its name and seed, then whatever else varies.
+
+    Safe for any file system and for Hydra's grammar, distinct for different values, always the
+    same for the same ones. A resolver for `hydra.sweep.subdir`.
+    """
+    name = f"{_root_.name}-{_root_.seed}"
+    for override in OverridesParser.create().parse_overrides(list(_root_.hydra.overrides.task)):
+        key, value = override.get_key_element(), override.get_value_element_as_str()
+        if key in varying and key != "seed" and value != _root_.name:
+            name += f"-{key.rpartition('.')[2]}-{value}"
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:LONGEST_NAME].rstrip("-.")
+    if safe == name:
+        return name
+    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+OmegaConf.register_new_resolver("run_name", run_name)
+
+
+def attempt(config: DictConfig, folder: Path) -> None:
+    """One run of a sweep; whatever it raises goes to its `status.json`, and the others go on.
+
+    Raises:
+        UserError: the run failed, and `fail_fast` is set.
+    """
+    end_with_parent()
+    from fmnist_pl.callbacks import write_atomically
+
+    def note(state: str, **details: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / STATUS, json.dumps({"state": state, **details}, indent=1) + "\n")
+
+    note("running")
+    try:
+        from fmnist_pl.run import run
+
+        options = resolve(config)
+        options.trainer.enable_progress_bar = False  # the sweep has one
+        run(options, folder)
+    except KeyboardInterrupt:
+        note("interrupted")
+        raise
+    except BaseException as error:  # SystemExit, too, would end the whole sweep
+        message = f"{type(error).__name__}: {error}"
+        note("failed", error=message, traceback=traceback.format_exc())
+        if config.fail_fast:
+            raise UserError(f"{folder}: {message} (the sweep stops: fail_fast=true)") from None
+    else:
+        note("finished")
+
+
+@cache
+def end_with_parent() -> None:
+    """Let a worker end with the process of the sweep, which can then be started again at once."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        while parent and os.getppid() == parent.pid:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if parent:
+        Thread(target=watch, daemon=True).start()
+
+
+class Watch(Thread):
+    """Tells, from the folders alone, how far the runs of a sweep are, wherever they run.
+
+    Args:
+        folder: of the sweep.
+        runs: how many it has.
+    """
+
+    of_this_process: "Watch | None" = None
+
+    def __init__(self, folder: Path, runs: int) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.runs = folder, runs
+        self.began, self.ended = time.time(), Event()
+        self.states: dict[Path, str] = {}
+
+    def run(self) -> None:
+        with tqdm(total=self.runs, unit="run", disable=None) as bar:
+            while not self.ended.wait(1):
+                self.look(bar)
+            self.look(bar)
+
+    def look(self, bar: "tqdm[Any]") -> None:
+        """One line for each run that has ended; on the bar, the epochs of those under way."""
+        running = []
+        for path in sorted(self.folder.glob(f"*/{STATUS}")):
+            if path.stat().st_mtime < self.began:
+                continue
+            status, name = json.loads(path.read_text(encoding="utf-8")), path.parent.name
+            if status["state"] == "running":
+                running.append(f"{name} epoch {epochs(path.parent) + 1}")
+            elif self.states.get(path) != status["state"]:
+                self.states[path] = status["state"]
+                tqdm.write(f"{name} {status['state']} {status.get('error', '')}".rstrip())
+                bar.update(status["state"] != "interrupted")
+        bar.set_postfix_str(", ".join(running))
+
+    def conclude(self) -> bool:
+        """Write and print the report, whole or not; whether every run has finished."""
+        from fmnist_pl.report.summary import write_report
+
+        self.ended.set()
+        self.join()
+        print(f"\n{(summary := write_report([self.folder], self.folder))}\n")
+        print(f"report       {self.folder / 'report.html'}")
+        print(f"TensorBoard  tensorboard --logdir {self.folder}")
+        return not summary.sweep.left_out
+
+
+def epochs(folder: Path) -> int:
+    """How many whole epochs a run has behind it."""
+    try:
+        return (folder / "metrics.csv").read_text().count("\n") - 1
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,56 @@
+"""Which weights of a run one tests: those of the last epoch, of the best, or an average.
+
+Batch normalisation evaluates with running averages, which lag behind weights that still move. How
+much of the last epoch's luck that is shows when they are estimated anew, for the same weights.
+"""
+
+from itertools import islice
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from fmnist_pl.callbacks import Record
+from fmnist_pl.datamodule import EvalBatches, FashionMNIST
+from fmnist_pl.inference import load_classifier
+from fmnist_pl.module import Classifier
+
+FRESH_IMAGES = 10_000  # from which the averages of batch normalisation are estimated anew
+
+
+def acc_by_weights(
+    classifier: Classifier, record: Record, datamodule: FashionMNIST
+) -> dict[str, float]:
+    """Test accuracy of the weights that one run offers.
+
+    Returns:
+        `last` and `best` (by validation accuracy) epoch; `averaged`: the mean of the weights after
+        each epoch of the second half, its batch-norm averages estimated anew (Izmailov et al.,
+        "Averaging Weights Leads to Wider Optima and Better Generalization", arXiv:1803.05407);
+        and, for a net with batch norm, `last_fresh_bn`: the last epoch's, likewise anew.
+    """
+    device = datamodule.splits["test"][0].device
+    nets: dict[str, nn.Module] = {
+        name: load_classifier(path).net.to(device)
+        for name, path in (("last", record.last), ("best", record.best))
+    }
+    if classifier.options.batch_norm:
+        nets["last_fresh_bn"] = refreshed(load_classifier(record.last).net.to(device), datamodule)
+    nets["averaged"] = refreshed(record.average.module, datamodule)
+    test = EvalBatches(*datamodule.splits["test"])
+    return {name: accuracy(net, test) for name, net in nets.items()}
+
+
+def refreshed(net: nn.Module, datamodule: FashionMNIST) -> nn.Module:
+    """The net with batch-norm averages of its own weights, over augmented training images."""
+    batches = datamodule.train_dataloader()
+    update_bn(islice(batches, -(-FRESH_IMAGES // batches.batch_size)), net)
+    return net
+
+
+@torch.inference_mode()
+def accuracy(net: nn.Module, batches: EvalBatches) -> float:
+    """Share of the images that a net gets right in evaluation mode."""
+    net.eval()
+    right = sum((net(images).argmax(1) == labels).sum() for images, labels in batches)
+    return float(right / len(batches.labels))
