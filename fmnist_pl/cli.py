@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass, fields, is_dataclass
+from io import TextIOWrapper
 from operator import attrgetter
 from textwrap import fill
 from types import NoneType
@@ -59,6 +60,8 @@ def command(
 
     def main() -> None:
         arguments = sys.argv[1:]
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
         if {"-h", "--help"} & set(arguments):
             print(help_text(doc, schema))
             return

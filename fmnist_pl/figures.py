@@ -135,7 +135,7 @@ def confusion_matrix(
     norm = PowerNorm(0.5, 0, 1)  # confusions are a few per cent: bring them out
     shown = axes.imshow(shares, cmap="Blues", norm=norm)
     for (i, j), count in np.ndenumerate(counts):
-        colour = "white" if norm(shares[i, j]) > 0.6 else INK if count else GREY
+        colour = "white" if norm(shares[i, j]) > 0.64 else INK if count else GREY
         axes.text(j, i, str(count), ha="center", va="center", color=colour)
     slope = 90 if any("\n" in name for name in names) else 45
     axes.set_xticks(
@@ -213,6 +213,7 @@ def mistakes(
     class_names: Sequence[str],
     labels: NDArray[Any],
     count: int = 12,
+    title: str = "",
 ) -> Figure:
     """The wrong predictions of highest probability, highest first; arguments as `predictions`."""
     guesses = probabilities.argmax(1)
@@ -224,7 +225,7 @@ def mistakes(
         class_names,
         labels[worst],
         captions=[f"image {i}" for i in worst],
-        title=f"{len(wrong):,} mistakes in {len(images):,} images, the most confident first",
+        title=f"{title and title + ': '}{len(wrong):,} mistakes, the most confident first",
     )
 
 

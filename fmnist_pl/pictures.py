@@ -38,9 +38,14 @@ def draw(
 
     def panels(wanted: Sequence[int], columns: int) -> Figure:
         chosen = [i for i in wanted if i < len(images)]
-        captions = [f"image {i}" for i in chosen]
         return figures.predictions(
-            images[chosen], probabilities[chosen], names, labels[chosen], captions, columns, title
+            images[chosen],
+            probabilities[chosen],
+            names,
+            labels[chosen],
+            captions=[f"{split} image {i}" for i in chosen],
+            columns=columns,
+            title=run,
         )
 
     return {
@@ -49,18 +54,27 @@ def draw(
         "confusion_matrix": figures.confusion_matrix(confusion, names, title),
         "predictions": panels([0, 12], columns=2),
         "prediction_sheet": panels(range(15), columns=3),
-        "mistakes": figures.mistakes(images, probabilities, names, labels),
+        "mistakes": figures.mistakes(images, probabilities, names, labels, title=title),
     }
 
 
 def save(drawn: Mapping[str, Figure], folder: Path) -> None:
-    """Write each picture to `folder/name.png`, whole or not at all; the folder is created.
+    """Write each picture to `folder/name.png`; the folder is created.
 
     Raises:
         OSError: it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
-        part = folder / f".{name}.png.part"
-        figure.savefig(part, format="png")
-        move_into_place(part, folder / f"{name}.png")
+        write(figure, folder / f"{name}.png")
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write a PNG file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    figure.savefig(part, format="png")
+    move_into_place(part, path)

@@ -40,7 +40,7 @@ class Options:
     )
     format: str = option("table", "Of the output.", choices=("table", "json", "csv"))
     picture: str | None = option(
-        None, f"PNG of the first {SHOWN}; if not given, for a table beside the checkpoint."
+        None, f"PNG of the first {SHOWN}; if not given, one beside the checkpoint with a table."
     )
     data: DataOptions = field(default_factory=DataOptions)
 
@@ -51,14 +51,6 @@ class Item(NamedTuple):
     name: str
     image: NDArray[np.uint8]  # (28, 28)
     facts: dict[str, Any]  # of a file, its size and whether it was inverted; else, its class
-
-
-class Prediction(NamedTuple):
-    """What is printed of an image."""
-
-    item: Item
-    guess: str
-    probabilities: dict[str, float]  # by class
 
 
 def work(options: Options) -> int:
@@ -84,17 +76,17 @@ def work(options: Options) -> int:
         ]
     if items:
         probabilities = predict(classifier, np.stack([item.image for item in items])).probabilities
-    predictions = [
-        Prediction(item, names[shares.argmax()], dict(zip(names, shares.tolist(), strict=True)))
-        for item, shares in zip(items, probabilities if items else [], strict=True)
-    ]
-    {"table": print_table, "json": print_json, "csv": print_csv}[options.format](predictions)
+        write = {"table": print_table, "json": print_json, "csv": print_csv}[options.format]
+        write([row(item, shares, names) for item, shares in zip(items, probabilities, strict=True)])
+    elif options.format == "json":
+        print("[]")
 
     checkpoint = Path(options.checkpoint)
-    beside = checkpoint.with_name(f"{checkpoint.stem}-predictions.png")
-    picture = options.picture or (str(beside) if options.format == "table" else None)
-    if picture and predictions:
-        draw(predictions[:SHOWN], names, Path(picture))
+    picture = options.picture
+    if options.format == "table" and not picture:
+        picture = str(checkpoint.with_name(f"{checkpoint.stem}-predictions.png"))
+    if picture and items:
+        draw(items[:SHOWN], probabilities[:SHOWN], names, Path(picture))
         if options.format == "table":
             print(f"\npicture  {picture}")
     return int(len(items) < len(paths))
@@ -122,70 +114,76 @@ def parse_indices(images: str) -> list[int]:
     return indices
 
 
-def row(prediction: Prediction) -> dict[str, Any]:
-    """Image, class, probability, and what else is known, by column."""
-    item, guess, probabilities = prediction
+def row(item: Item, shares: NDArray[np.float32], class_names: Sequence[str]) -> dict[str, Any]:
+    """What is printed of an image, by column."""
     return {
         "image": item.name,
-        "class": guess,
-        "probability": probabilities[guess],
+        "class": class_names[int(shares.argmax())],
+        "probability": float(shares.max()),
         **item.facts,
+        "probabilities": dict(zip(class_names, shares.tolist(), strict=True)),
     }
 
 
-def print_table(predictions: Sequence[Prediction]) -> None:
-    """Aligned columns, to be read by people."""
-    rows = [row(prediction) for prediction in predictions]
-    texts = [
-        {
-            **{name: printable(str(value)) for name, value in row.items()},
-            "probability": f"{row['probability']:.4f}",
-            **({"inverted": "yes" if row["inverted"] else "no"} if "inverted" in row else {}),
-        }
-        for row in rows
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Aligned columns for people."""
+
+    def cell(value: Any) -> str:
+        match value:
+            case bool():
+                return "yes" if value else "no"
+            case float():
+                return f"{value:.4f}"
+        return printable(str(value))
+
+    columns = [
+        [name, *(cell(row[name]) for row in rows)] for name in rows[0] if name != "probabilities"
     ]
-    header = [{name: name for name in texts[0]}] if texts else []
-    for text in header + texts:
-        cells = (
-            text[name].ljust(max(len(other[name]) for other in header + texts)) for name in text
-        )
-        print("  ".join(cells).rstrip())
+    widths = [max(map(len, column)) for column in columns]
+    for line in zip(*columns, strict=True):
+        print("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
-def print_json(predictions: Sequence[Prediction]) -> None:
-    """A list of one object an image."""
-    rows = [{**row(one), "probabilities": one.probabilities} for one in predictions]
+def print_json(rows: Sequence[dict[str, Any]]) -> None:
+    """A list with an object for each image."""
     print(json.dumps(rows, indent=1))
 
 
-def print_csv(predictions: Sequence[Prediction]) -> None:
-    """A header, then one row an image."""
-    rows = [
-        {**row(one), **{f"P({name})": share for name, share in one.probabilities.items()}}
-        for one in predictions
+def print_csv(rows: Sequence[dict[str, Any]]) -> None:
+    """A header, then a row for each image; the probability of class X is in column P(X)."""
+    flat = [
+        {
+            **{name: value for name, value in row.items() if name != "probabilities"},
+            **{f"P({name})": share for name, share in row["probabilities"].items()},
+        }
+        for row in rows
     ]
-    writer = csv.DictWriter(sys.stdout, rows[0] if rows else ["image", "class", "probability"])
+    writer = csv.DictWriter(sys.stdout, flat[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(flat)
 
 
-def draw(predictions: Sequence[Prediction], class_names: Sequence[str], path: Path) -> None:
+def draw(
+    items: Sequence[Item],
+    probabilities: NDArray[np.float32],
+    class_names: Sequence[str],
+    path: Path,
+) -> None:
     """The picture: each image beside its probabilities."""
-    from fmnist_pl import figures
+    from fmnist_pl import figures, pictures
 
-    items = [prediction.item for prediction in predictions]
     known = [item.facts["true class"] for item in items if "true class" in item.facts]
     figure = figures.predictions(
         np.stack([item.image for item in items]),
-        np.array([list(prediction.probabilities.values()) for prediction in predictions]),
+        probabilities,
         class_names,
-        [class_names.index(name) for name in known] or None,
-        [printable(item.name) for item in items],
+        labels=[class_names.index(name) for name in known] or None,
+        captions=[printable(item.name) for item in items],
     )
     try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"picture={path} cannot be written: {error}.") from None
+        pictures.write(figure, path)
+    except OSError as error:
+        raise UserError(f"picture={path} cannot be written: {error.strerror}.") from None
 
 
 main = command(__doc__, Options, work)
