@@ -72,7 +72,7 @@ def load_split(classifier: Classifier, split: str, root: str | None = None) -> B
         split: train, val or test.
         root: the folder to look in first.
     """
-    data = Data(root=root, **(classifier.hparams.get("data") or {}))
+    data = Data(root=root, **(classifier.hparams["data"] or {}))
     datamodule = FashionMNIST(data, classifier.hparams["classes"])
     datamodule.setup()
     return datamodule.splits[split]

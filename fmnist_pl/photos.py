@@ -91,7 +91,7 @@ def to_grey(image: Image.Image, light: bool) -> Image.Image:
     """Any mode as `L`: 8-bit grey; what is transparent, on a light or a dark ground."""
     if image.mode[0] in "IF":
         values = np.asarray(image, np.float32) * (255 / FULL_SCALE.get(image.mode, 65535))
-        return Image.fromarray(np.nan_to_num(values).clip(0, 255).astype(np.uint8))
+        return Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, "white" if light else "black")
         image = Image.alpha_composite(ground, image.convert("RGBA"))

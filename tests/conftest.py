@@ -1,6 +1,7 @@
 """What several test files share."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -17,3 +18,16 @@ def configured() -> Callable[..., Config]:
             return resolve(compose("train", list(overrides)))
 
     return configured
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    tmp_path_factory: pytest.TempPathFactory, configured: Callable[..., Config]
+) -> Path:
+    """The folder of an MLP's run, short but tested on all test images; not to be written to."""
+    from fmnist_pl.run import run
+
+    folder = tmp_path_factory.mktemp("runs") / "mlp-0"
+    overrides = ("model=mlp", "seed=0", "trainer.max_epochs=2", "trainer.limit_train_batches=300")
+    run(configured(*overrides, "threads=1", "embeddings=none"), folder)
+    return folder
