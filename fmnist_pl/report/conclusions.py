@@ -133,13 +133,13 @@ CONCLUSIONS = (
                 epochs=2,
             ),
             Contrast(
-                "with it, training is below validation accuracy",
+                "with augmentation, training is below validation accuracy",
                 ("mlp",),
                 train_below_val,
                 epochs=2,
             ),
             Contrast(
-                "without it, training is above validation accuracy",
+                "without augmentation, training is above validation accuracy",
                 ("vanilla",),
                 lambda run: -train_below_val(run),
                 epochs=2,
@@ -169,7 +169,7 @@ CONCLUSIONS = (
         "either direction, on the test images, mean over the models with ten classes).",
         (
             Contrast(
-                "the rarer of the two exceeds every other confusion",
+                "the rarer of the two named confusions exceeds every other",
                 tuple(arm for arm in ARMS if arm != "three_class"),
                 named_confusions_lead,
                 every=False,

@@ -28,8 +28,24 @@ NUMBERS = {
     *("seed", "epochs", "parameters", "best_epoch", "best_val_acc", "seconds"),
     *("images_per_second", *FIGURES),
 }
-MAPPINGS = {"classes", "test/acc_per_class", "hardware", "versions", "data_sha256"}
-OTHERS = {"name", "model", "augment", "tested_checkpoint", "git_commit", "test/confusion_matrix"}
+MAPPINGS = {
+    *("classes", "test/acc_per_class", "test/acc_by_weights"),
+    *("hardware", "versions", "data_sha256"),
+}
+OTHERS = {
+    *("name", "model", "augment", "tested_checkpoint", "git_commit", "embeddings"),
+    *("test/confusion_matrix", "test/knn_acc"),
+}
+# The entries of test/acc_by_weights. Estimated anew are the averages of batch norm; a net without
+# it lacks that entry. Averaged are the weights after each epoch of the second half of training.
+WEIGHTS = {
+    "last": "last epoch",
+    "best": "best epoch",
+    "last_fresh_bn": "last, fresh batch norm",
+    "averaged": "averaged",
+}
+TEST_IMAGES = 10_000
+KNN = ("embedding", "tsne")  # the entries of test/knn_acc
 
 
 class State(StrEnum):
@@ -37,6 +53,7 @@ class State(StrEnum):
     REPEATED = "repeated"  # finished, and so is another of the same configuration and seed
     RUNNING = "running"  # or killed: nobody was left to say so
     UNFINISHED = "unfinished"
+    INTERRUPTED = "interrupted"  # by Ctrl-C
     FAILED = "failed"
     UNREADABLE = "unreadable"  # damaged, or of another version
     FOREIGN = "foreign"  # no run
@@ -64,6 +81,15 @@ class Run:
     def name(self, seen_from: Path) -> str:
         """The folder relative to another, printable."""
         return printable(os.path.relpath(self.folder, seen_from))
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """The result, entries of its mappings under names like `test/knn_acc/tsne`."""
+        flat: dict[str, Any] = {}
+        for key, value in self.result.items():
+            nested = value if isinstance(value, dict) else {}
+            flat |= {f"{key}/{name}": one for name, one in nested.items()} or {key: value}
+        return flat
 
     @property
     def figures(self) -> Figures:
@@ -102,7 +128,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
             if "config.yaml" in files:
                 folder = Path(name)
                 runs[folder.resolve()] = read_run(folder)
-                foreign -= {folder, *folder.parents}
+                foreign -= {folder, *folder.parents, *folder.iterdir()}  # `top` may be a run
                 subfolders.clear()
             subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
         for folder in sorted(foreign):
@@ -131,8 +157,8 @@ def read_run(folder: Path) -> Run:
         path = folder / "predictions.npz"
         with np.load(path, allow_pickle=False) as arrays:
             logits, labels = arrays["logits"], arrays["labels"]
-        if labels.ndim != 1 or logits.shape != (len(labels), len(result["classes"])):
-            raise UserError(f"logits {logits.shape} do not fit labels {labels.shape}.")
+        if labels.shape != (TEST_IMAGES,) or logits.shape != (TEST_IMAGES, len(result["classes"])):
+            raise UserError(f"logits {logits.shape} and labels {labels.shape} of other images.")
     except Exception as error:  # whatever the libraries make of a file that is something else
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         problem = printable(f"{path.name}: {reason.strip().splitlines()[0]}")
@@ -150,17 +176,38 @@ def read_epochs(path: Path) -> list[dict[str, float]]:
     return rows
 
 
+def read_tsne(run: Run) -> NDArray[np.float32]:
+    """Where t-SNE puts the test images of a finished run, (N, 2).
+
+    Raises:
+        UserError: there is no such file, or it is damaged.
+    """
+    path = run.folder / "embeddings" / "test.npz"
+    if not path.exists():
+        raise UserError(f"{path}: no such file; a run with embeddings=none has none.")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            points: NDArray[np.float32] = arrays["tsne"]
+    except Exception as error:  # whatever NumPy makes of a file that is something else
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from None
+    if points.shape != (len(run.labels), 2) or not np.isfinite(points).all():
+        raise UserError(f"{path}: tsne is no place in the plane for each of the test images.")
+    return points
+
+
 def parse_status(status: Any) -> dict[str, Any]:
     """The fields of a `Run` that the content of `status.json` tells."""
     match status:
         case {"state": "failed", "error": str(error), "traceback": str(traceback)}:
             lines = "\n".join(map(printable, traceback.splitlines()))
             return {"state": State.FAILED, "problem": printable(error), "traceback": lines}
-        case {"state": "running"}:
-            return {"state": State.RUNNING}
+        case {"state": "running" | "interrupted" as state}:
+            return {"state": State(state)}
         case {"state": "finished"}:
             return {}
-    raise UserError("none of the states running, finished, failed with error and traceback.")
+    raise UserError(
+        "none of the states running, interrupted, finished, failed with error and traceback."
+    )
 
 
 def check_result(result: Any, run: Run) -> None:
@@ -171,12 +218,9 @@ def check_result(result: Any, run: Run) -> None:
     """
     if not isinstance(result, dict):
         raise UserError("no mapping.")
-    keys = NUMBERS | MAPPINGS | OTHERS
-    for what, names in (("lacks", keys - result.keys()), ("has unknown", result.keys() - keys)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            listed = ", ".join(sorted(names)[:3])
-            raise UserError(f"of another version: {what} {listed}{more}.")
+    if lacking := (NUMBERS | MAPPINGS | OTHERS) - result.keys():
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        raise UserError(f"of another version: lacks {', '.join(sorted(lacking)[:3])}{more}.")
     for key in sorted(NUMBERS):
         if type(result[key]) not in (int, float):
             raise UserError(f"{key} is no number.")
@@ -187,8 +231,15 @@ def check_result(result: Any, run: Run) -> None:
     classes = list(run.config.classes)
     if not (classes == list(result["classes"]) == list(result["test/acc_per_class"])):
         raise UserError("its classes are not those of config.yaml.")
-    np.array([*result["test/acc_per_class"].values()], float)  # refuses what is no number
+    by_weights = result["test/acc_by_weights"]
+    if not WEIGHTS.keys() - {"last_fresh_bn"} <= by_weights.keys() <= WEIGHTS.keys():
+        raise UserError(f"test/acc_by_weights has not the entries {', '.join(WEIGHTS)}.")
+    accuracies = [*result["test/acc_per_class"].values(), *by_weights.values()]
+    if (knn := result["test/knn_acc"]) is not None:
+        accuracies += [knn[space] for space in KNN]
+    np.array(accuracies, float)  # refuses what is no number
     if np.array(result["test/confusion_matrix"], int).shape != (len(classes), len(classes)):
         raise UserError("test/confusion_matrix is not a matrix of all classes.")
-    if len(run.epochs) != result["epochs"]:
-        raise UserError(f"{result['epochs']} epochs, but metrics.csv has {len(run.epochs)}.")
+    epochs = {result["epochs"], len(run.epochs), run.config.trainer.max_epochs}
+    if len(epochs) > 1:
+        raise UserError("its epochs are not those of metrics.csv and config.yaml.")

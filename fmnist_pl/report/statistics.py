@@ -123,29 +123,20 @@ class Evidence:
         return Verdict.UNDECIDED
 
     def in_words(self) -> str:
-        """Effect and interval, as `+1.23 points (95 % interval +0.80 to +1.66)`."""
-        if not self.effects:
-            return "not measured"
-        effect = f"{in_units(self.mean)} {self.contrast.unit}"
-        if len(self.effects) < 2:
-            return f"{effect} (one seed: no interval)"
-        low, high = map(in_units, self.interval())
-        return f"{effect} ({LEVEL:.0%} interval {low} to {high})"
+        return in_words(list(self.effects.values()), self.contrast.unit)
 
     def reason(self, verdict: Verdict) -> str:
-        """Why the contrast has this verdict, for a reader who has just met intervals."""
-        claim, (significant, pairs) = self.contrast.claim, self.mcnemar
+        """Why the contrast does not hold or is undecided, for a reader new to intervals."""
+        low, high = self.interval()
         if verdict is Verdict.FAILS:
-            sign = "the opposite is the case" if self.interval()[1] < 0 else "no effect to speak of"
-            return f"Against it: that {claim}. The effect is {self.in_words()}: {sign}."
-        if self.interval()[0] <= 0:
-            why = "the interval leaves room for no effect, so more seeds are needed"
-        else:
-            why = (
-                f"the seeds agree, but McNemar's test finds it in {significant} of {pairs} pairs "
-                "of nets only, so other test images might show none"
-            )
-        return f"Open: whether {claim}. The effect is {self.in_words()}; {why}."
+            return "the opposite is the case" if high < 0 else "no effect to speak of"
+        if low <= 0:
+            return "the interval leaves room for no effect, so more seeds are needed"
+        significant, pairs = self.mcnemar
+        return (
+            f"the seeds agree, but McNemar's test finds it in {significant} of {pairs} pairs of "
+            "nets only, so other test images might show none"
+        )
 
 
 @dataclass(frozen=True)
@@ -174,18 +165,23 @@ class Finding:
         if verdict is Verdict.UNTESTED:
             missing = dict.fromkeys(item for one in self.evidence for item in one.missing)
             return f"It takes {'; '.join(missing)}."
-        seeds = min(len(one.effects) for one in self.evidence)
+        decisive = [one for one in self.evidence if self.verdict_on(one) is verdict]
+        seeds = min(len(one.effects) for one in decisive)
         if verdict is Verdict.HOLDS:
-            luck = "luck of the seed"
-            if any(one.contrast.mcnemar for one in self.evidence):
-                luck += " or of the test images"
-            weakest = min(self.evidence, key=lambda one: one.mean)
-            least = "It" if len(self.evidence) == 1 else "Every part of it"
-            reasons = [f"{least} shows on {seeds} seeds, by more than {luck} explains"]
-            reasons[0] += ":" if len(self.evidence) == 1 else "; by the least,"
-            reasons.append(f"{weakest.contrast.claim}, {weakest.in_words()}.")
+            weakest = min(decisive, key=lambda one: one.mean)
+            subject = "It shows" if len(decisive) == 1 else "Every part of it shows"
+            which = "that" if len(decisive) == 1 else "the smallest effect is that"
+            reasons = [
+                f"{subject} on {seeds} seeds, by more than luck explains: "
+                f"{which} {weakest.contrast.claim}, {weakest.in_words()}."
+            ]
         else:
-            reasons = [e.reason(verdict) for e in self.evidence if self.verdict_on(e) is verdict]
+            opening = "Against it: that " if verdict is Verdict.FAILS else "Open: whether "
+            claims: dict[str, list[str]] = {}  # by reason
+            for one in decisive:
+                claim = f"{one.contrast.claim}, {one.in_words()}"
+                claims.setdefault(one.reason(verdict), []).append(claim)
+            reasons = [f"{opening}{'; '.join(these)}: {why}." for why, these in claims.items()]
         if seeds < FEW_SEEDS:
             reasons.append(f"(Only {seeds} seeds: the intervals are wide.)")
         return " ".join(reasons)
@@ -194,6 +190,15 @@ class Finding:
 def in_units(effect: float) -> str:
     """An effect times 100 with its sign, to two digits."""
     return f"{100 * effect:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def in_words(effects: Sequence[float], unit: str = "points") -> str:
+    """Mean effect over seeds and its interval, as `+1.23 points (95 % interval +0.80 to +1.66)`."""
+    effect = f"{in_units(float(np.mean(effects)))} {unit}"
+    if len(effects) < 2:
+        return f"{effect} (one seed: no interval)"
+    low, high = map(in_units, mean_interval(effects))
+    return f"{effect} ({100 * LEVEL:.0f} % interval {low} to {high})"
 
 
 def measure(
@@ -223,7 +228,8 @@ def measure(
         lacking = [f"two seeds of {names} (there {'is one' if seeds else 'is none in common'})"]
     effects = {seed: contrast.effect(*each) for seed, each in runs.items()}
     if any(map(isnan, effects.values())):
-        lacking.append(f"runs of {' and '.join(dict.fromkeys(arms))} without NaN")
+        names = " and ".join(dict.fromkeys(arms))
+        return Evidence(contrast, (f"runs of {names} without NaN",), {}, published)
     significant = pairs = 0
     for seed, (first, second) in runs.items() if contrast.mcnemar else ():
         pairs += 1

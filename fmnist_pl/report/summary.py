@@ -10,9 +10,10 @@ from fmnist_pl.callbacks import write_atomically
 from fmnist_pl.config import UserError
 from fmnist_pl.report.conclusions import examine
 from fmnist_pl.report.page import to_html
-from fmnist_pl.report.runs import FIGURES, printable
+from fmnist_pl.report.runs import FIGURES, KNN, WEIGHTS, printable
 from fmnist_pl.report.statistics import Finding
 from fmnist_pl.report.variants import Sweep, read_sweep
+from fmnist_pl.report.weights import entry, explain, weights_table
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Summary:
                 for row in rows
             ]
             lines = [*(line.rstrip() for line in lines), ""]
+        if best := self.sweep.best:
+            lines += [f"best on the validation images: {best.label}", ""]
         lines += [": ".join(filter(None, row)) for row in left_out(self.sweep, self.out)]
         lines += [""] if self.sweep.left_out else []
         lines += [
@@ -84,11 +87,12 @@ def to_csv(summary: Summary) -> str:
     """One row a folder; what is not known of it is empty."""
     columns = ["folder", "state", "problem", "name", "model", "augment", "seed", "epochs"]
     columns += ["parameters", *FIGURES, "best_epoch", "best_val_acc", "seconds"]
+    columns += [*map(entry, WEIGHTS), *(f"test/knn_acc/{space}" for space in KNN)]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()
     for run in summary.sweep.runs:
-        row = run.result | {
+        row = run.entries | {
             "folder": run.name(summary.out),
             "state": run.state,
             "problem": run.problem,
@@ -106,7 +110,7 @@ def to_csv(summary: Summary) -> str:
 
 
 def to_markdown(summary: Summary) -> str:
-    """The results table, what is not in it, and the verdicts."""
+    """The results table, what is not in it, the verdicts, and what other weights would give."""
 
     def lines(rows: Sequence[Sequence[str]]) -> list[str]:
         cells = [[escape(cell) for cell in row] for row in rows]
@@ -114,7 +118,7 @@ def to_markdown(summary: Summary) -> str:
         return [f"| {' | '.join(row)} |" for row in cells]
 
     def escape(cell: str) -> str:
-        for character in "\\`*_[]<>&|":
+        for character in "\\`*[]<>&|":
             cell = cell.replace(character, f"\\{character}")
         return cell
 
@@ -124,7 +128,18 @@ def to_markdown(summary: Summary) -> str:
         verdicts.append([str(number), statement, finding.verdict, finding.explanation])
     text = ["# Results", "", *lines(table(summary.sweep)), ""]
     text += ["Accuracy, mean ± standard deviation over seeds; beside it the study's.", ""]
+    if best := summary.sweep.best:
+        text += [f"Best on the validation images: {escape(best.label)}.", ""]
     if rest := left_out(summary.sweep, summary.out):
         text += ["## Not counted", "", *lines([["state", "folder", "problem"], *rest]), ""]
-    text += ["## The study's conclusions", "", *lines(verdicts)]
+    text += ["## The study's conclusions", "", *lines(verdicts), ""]
+    if summary.sweep.finished:
+        text += [
+            "## Why the last epoch is noisy",
+            "",
+            *lines(weights_table(summary.sweep.finished)),
+        ]
+        text += ["", "Test accuracy by weights, mean ± standard deviation over seeds."]
+        for paragraph in explain(summary.sweep.candidates):
+            text += ["", escape(paragraph)]
     return "\n".join(text) + "\n"

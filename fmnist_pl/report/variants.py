@@ -86,8 +86,23 @@ class Variant:
         return {run.seed: run for run in sorted(runs, key=lambda run: run.seed)}
 
     def values(self, key: str) -> NDArray[Any]:
-        """An entry of `result.json`, (seeds, ...), of the finished runs."""
-        return np.array([run.result[key] for run in self.finished.values()])
+        """An entry of the result, (seeds, ...), of those finished runs that have it."""
+        results = [run.entries for run in self.finished.values()]
+        return np.array([entries[key] for entries in results if key in entries])
+
+    @property
+    def class_acc(self) -> NDArray[np.float64]:
+        """Test accuracy by class (C,), mean over seeds."""
+        mean: NDArray[np.float64] = np.mean(
+            [run.figures.class_acc for run in self.finished.values()], axis=0
+        )
+        return mean
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts (C, C) of true and predicted classes, summed over seeds."""
+        total: NDArray[np.int64] = self.values("test/confusion_matrix").sum(0)
+        return total
 
     def spread(self, key: str) -> str:
         """Mean of an entry and, over several seeds, its standard deviation, as text."""
@@ -118,11 +133,16 @@ class Sweep:
         return [run for run in self.runs if run.state is not State.FINISHED]
 
     @property
+    def finished(self) -> list[Variant]:
+        """The variants that have a finished run."""
+        return [variant for variant in self.variants if variant.finished]
+
+    @property
     def study(self) -> dict[str, Variant]:
         """By arm the study's variants, all of one setting: that of the most finished runs."""
         settings: dict[str, dict[str, Variant]] = defaultdict(dict)
-        for variant in self.variants:
-            if variant.arm and variant.finished:
+        for variant in self.finished:
+            if variant.arm:
                 settings[setting(variant.config)][variant.arm] = variant
         return max(
             settings.values(),
@@ -131,11 +151,15 @@ class Sweep:
         )
 
     @property
+    def candidates(self) -> list[Variant]:
+        """The finished variants of ten classes; where there are none, all finished ones."""
+        ten = [v for v in self.finished if list(v.config.classes.values()) == TEN]
+        return ten or self.finished
+
+    @property
     def best(self) -> Variant | None:
-        """Of highest mean validation accuracy; among those of ten classes where there are any."""
-        finished = [variant for variant in self.variants if variant.finished]
-        ten = [v for v in finished if list(v.config.classes.values()) == TEN]
-        return max(ten or finished, key=lambda v: v.values("val/acc").mean(), default=None)
+        """Of the candidates the one of highest mean validation accuracy."""
+        return max(self.candidates, key=lambda v: v.values("val/acc").mean(), default=None)
 
 
 def read_sweep(folders: Iterable[Path]) -> Sweep:
@@ -175,7 +199,7 @@ def setting(config: Config) -> str:
 
 def options(config: Config) -> dict[str, Any]:
     plain = identity(config)
-    for name in ("name", "seed", "threads"):
+    for name in ("name", "seed", "threads", "embeddings"):
         del plain[name]
     for name in EXECUTION:
         del plain["trainer"][name]
