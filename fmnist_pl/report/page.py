@@ -129,12 +129,13 @@ def command(variant: Variant) -> str:
     """What trains the runs of a variant again."""
     config, seeds = variant.config, ",".join(map(str, variant.finished))
     if variant.arm is None:
-        folder = next(iter(variant.finished.values())).folder
+        options = next(iter(variant.finished.values())).folder / "config.yaml"
         code = (
             "from pathlib import Path; from omegaconf import OmegaConf; "
             "from fmnist_pl.config import Config; from fmnist_pl.run import run; "
-            f"run(OmegaConf.merge(Config, OmegaConf.load({str(folder / 'config.yaml')!r})), "
-            "Path('runs/again'))"
+            f"config = OmegaConf.merge(Config, OmegaConf.load({str(options)!r})); "
+            "[run(OmegaConf.merge(config, {'seed': seed}), Path(f'runs/again-{seed}')) "
+            f"for seed in ({seeds},)]"
         )
         return f"python -c {shlex.quote(code)}"
     group = "experiment" if variant.arm in ("vanilla", "three_class") else "model"
