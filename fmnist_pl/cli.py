@@ -41,7 +41,7 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def fail(error: Exception) -> NoReturn:
+def fail(error: Exception | str) -> NoReturn:
     """One message, no traceback, exit code 1."""
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)

@@ -172,8 +172,8 @@ class Trainer:
     )
     deterministic: bool = option(False, "Refuse operations that are not reproducible.")
     limit_train_batches: int | float = option(1.0, "Batches (int) or share of them (float).", gt=0)
-    limit_val_batches: int | float = option(1.0, "Likewise, of 1,000 images each.", gt=0)
-    limit_test_batches: int | float = option(1.0, "Likewise, of 1,000 images each.", gt=0)
+    limit_val_batches: int | float = option(1.0, "Likewise, of 250 images each.", gt=0)
+    limit_test_batches: int | float = option(1.0, "Likewise, of 250 images each.", gt=0)
     enable_progress_bar: bool = option(True, "Progress at the terminal.", identity=False)
 
 

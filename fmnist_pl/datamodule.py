@@ -17,7 +17,7 @@ from torch import Tensor
 from fmnist_pl import augment, dataset
 from fmnist_pl.config import Data, Op, UserError
 
-EVAL_BATCH_SIZE = 1000
+EVAL_BATCH_SIZE = 250  # larger activations are mapped and unmapped at every layer
 CHUNK_SIZE = 1024  # images augmented at once; larger ones fall out of a CPU's cache
 
 Batch = tuple[Tensor, Tensor]

@@ -20,8 +20,10 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from fmnist_pl.cli import fail
@@ -43,8 +45,9 @@ class Guard(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
             runs = prepare(config)
-        except UserError as error:
-            fail(error)
+        except (UserError, HydraException, OmegaConfBaseException) as error:
+            # Hydra would take what a callback raises for a warning.
+            fail(f"{error} {str(error.__cause__ or '').partition(chr(10))[0]}".strip())
         Watch.of_this_process = Watch(Path(config.hydra.sweep.dir), runs)
         Watch.of_this_process.start()
 

@@ -1,0 +1,310 @@
+"""Seconds an epoch, training with the standard augmentation and validation, of four ways to it.
+
+    python benchmarks/input_path.py
+    python benchmarks/input_path.py models=mlp repeats=11
+
+(a) `fmnist_pl` as users run it, all its logging on; (b) a bare PyTorch loop over the same tensors
+and operations; (c) the usual Lightning pipeline: torchvision's transforms on single images, a
+DataLoader with its best number of workers, metrics logged in every step; and the floor: the net's
+floating-point operations at the rate of a large matrix product on this machine. All are interleaved
+in one process, so that a busy machine hurts all alike; the ratios are what counts.
+"""
+
+import resource
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fmnist_pl.cli import command
+from fmnist_pl.config import CONF_DIR, Config, UserError, option, parse_ops, resolve
+
+MODELS = ("mlp", "cnn", "cnn_bn")
+WAYS = ("fmnist_pl", "bare loop", "usual Lightning")
+WORKERS = (0, 1, 2, 4)
+
+
+@dataclass
+class Options:
+    models: str = option(",".join(MODELS), "Which models, separated by commas.")
+    repeats: int = option(5, "Epochs of each.", ge=1)
+    memory: str | None = option(None, "Only this way, once, and its peak memory in MB.")
+
+
+def configuration(model: str) -> Config:
+    from hydra import compose, initialize_config_dir
+
+    from fmnist_pl import sweep  # noqa: F401  (registers its resolver)
+
+    with initialize_config_dir(CONF_DIR, version_base="1.3"):
+        return resolve(compose("train", [f"model={model}", "embeddings=none"]))
+
+
+def ours(config: Config) -> float:
+    """From the start of the first epoch to the start of the second."""
+    from fmnist_pl.callbacks import Record
+    from fmnist_pl.run import run
+
+    class EpochDoneError(Exception):
+        pass
+
+    starts = []
+    original = Record.on_train_epoch_start
+
+    def note(self: Record, *arguments: Any) -> None:
+        starts.append(time.perf_counter())
+        if len(starts) == 2:
+            raise EpochDoneError
+        original(self, *arguments)
+
+    Record.on_train_epoch_start = note  # type: ignore[method-assign]
+    try:
+        with TemporaryDirectory() as folder:
+            run(config, Path(folder))
+    except EpochDoneError:
+        pass
+    finally:
+        Record.on_train_epoch_start = original  # type: ignore[method-assign]
+    return starts[1] - starts[0]
+
+
+def bare(config: Config) -> float:
+    import torch
+    import torch.nn.functional as F
+
+    from fmnist_pl.datamodule import FashionMNIST
+    from fmnist_pl.nets import build_net
+
+    datamodule = FashionMNIST(
+        config.data, config.classes, parse_ops(config.augment.ops), config.seed
+    )
+    datamodule.setup()
+    net = build_net(config.model, 10)
+    adam = torch.optim.Adam(net.parameters(), eps=1e-7, fused=True)
+
+    start = time.perf_counter()
+    loss_sum, right = torch.zeros(()), torch.zeros(())
+    for images, labels in datamodule.train_dataloader():
+        logits = net(images)
+        loss = F.cross_entropy(logits, labels)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        loss_sum += loss.detach() * len(labels)
+        right += (logits.argmax(1) == labels).sum()
+    net.eval()
+    with torch.inference_mode():
+        for images, labels in datamodule.val_dataloader():
+            logits = net(images)
+            loss_sum += F.cross_entropy(logits, labels) * len(labels)
+            right += (logits.argmax(1) == labels).sum()
+    assert right > 0
+    return time.perf_counter() - start
+
+
+def usual(config: Config, workers: int, batches: int | None = None) -> float:
+    """The epoch under way from its first batch on; with `batches`, that many."""
+    import lightning as L
+    import torch
+    import torch.nn.functional as F
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+    from torchmetrics.classification import MulticlassAccuracy
+    from torchvision.transforms import InterpolationMode, v2
+
+    from fmnist_pl import dataset
+    from fmnist_pl.datamodule import split_indices
+    from fmnist_pl.environment import quieten
+    from fmnist_pl.nets import build_net
+
+    quieten()
+    scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    augmented = v2.Compose(
+        [
+            v2.RandomRotation(5, InterpolationMode.BILINEAR),
+            v2.RandomHorizontalFlip(),
+            *scale,
+            v2.RandomErasing(0.5, scale=(0.002, 0.1), value=0.01),
+        ]
+    )
+
+    class Images(Dataset[Any]):
+        def __init__(self, images: Any, labels: Any, transform: Any) -> None:
+            self.images, self.labels, self.transform = images, labels, transform
+
+        def __len__(self) -> int:
+            return len(self.labels)
+
+        def __getitem__(self, index: int) -> Any:
+            return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = build_net(config.model, 10)
+            self.accuracy = torch.nn.ModuleDict(
+                {"train_": MulticlassAccuracy(10), "val": MulticlassAccuracy(10)}
+            )
+            self.times: list[float] = []
+
+        def step(self, stage: str, batch: Any) -> Any:
+            images, labels = batch
+            logits = self.net(images)
+            loss = F.cross_entropy(logits, labels)
+            metric = self.accuracy["train_" if stage == "train" else stage]
+            metric(logits, labels)
+            self.log(f"{stage}/loss", loss, prog_bar=True, on_step=stage == "train", on_epoch=True)
+            self.log(f"{stage}/acc", metric, prog_bar=True, on_step=False, on_epoch=True)
+            return loss
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return self.step("train", batch)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.step("val", batch)
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters(), eps=1e-7)
+
+        def on_train_start(self) -> None:
+            self.times.append(time.perf_counter())
+
+        def on_train_end(self) -> None:
+            self.times.append(time.perf_counter())
+
+    data = dataset.load()
+    train, val = split_indices(60_000, config.data.val_size, config.data.split_seed)
+    kept = {"num_workers": workers, "persistent_workers": workers > 0}
+    loaders = (
+        DataLoader(
+            Images(data.train_images[train], data.train_labels[train], augmented),
+            batch_size=32,
+            shuffle=True,
+            **kept,
+        ),
+        DataLoader(
+            Images(data.train_images[val], data.train_labels[val], v2.Compose(scale)),
+            batch_size=256,
+            **kept,
+        ),
+    )
+    with TemporaryDirectory() as folder:
+        module = Module()
+        L.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            default_root_dir=folder,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_train_batches=batches or 1.0,
+            limit_val_batches=0 if batches else 1.0,
+        ).fit(module, *loaders)
+    return module.times[1] - module.times[0]
+
+
+def floor(config: Config) -> float:
+    """Forward and backward passes of an epoch and the validation, in seconds of matrix products."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from fmnist_pl.nets import build_net
+
+    net = build_net(config.model, 10)
+    with FlopCounterMode(display=False) as training:
+        net(torch.rand(100, 1, 28, 28)).sum().backward()
+    with FlopCounterMode(display=False) as evaluation, torch.no_grad():
+        net(torch.rand(100, 1, 28, 28))
+    operations = 500 * training.get_total_flops() + 100 * evaluation.get_total_flops()
+
+    n = 2048
+    a, b = torch.rand(n, n), torch.rand(n, n)
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return operations / (2 * n**3 / median(seconds))
+
+
+def ways(config: Config, workers: int) -> Iterator[tuple[str, Callable[[], float]]]:
+    yield from zip(
+        WAYS,
+        (lambda: ours(config), lambda: bare(config), lambda: usual(config, workers)),
+        strict=True,
+    )
+
+
+def best_workers(config: Config) -> int:
+    return min(WORKERS, key=lambda workers: usual(config, workers, batches=300))
+
+
+def work(options: Options) -> None:
+    """Measure and print."""
+    models = options.models.split(",")
+    for model in models:
+        if model not in MODELS:
+            raise UserError(f"models={options.models}: {model} is not one of {', '.join(MODELS)}.")
+    if options.memory:
+        way = dict(ways(configuration(models[0]), workers=1))[options.memory]
+        way()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(f"peak {peak / 1024:.0f} MB, DataLoader workers not counted")
+        return
+
+    from fmnist_pl.environment import describe_environment
+
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    workers = {model: best_workers(configuration(model)) for model in models}
+    for repeat in range(options.repeats):
+        for model in models:
+            config = configuration(model)
+            for way, measure in ways(config, workers[model]):
+                seconds[model, way].append(measure())
+            seconds[model, "floor"].append(floor(config))
+        print(f"repeat {repeat + 1} of {options.repeats} done", file=sys.stderr, flush=True)
+
+    import torch
+
+    hardware = describe_environment(torch.device("cpu"), 1)
+    print(asdict(options) | hardware["hardware"] | hardware["versions"])
+    print(
+        f"{'':8} {'seconds an epoch':>16} {'min':>7} {'max':>7} {'to bare loop':>13} (min to max)"
+    )
+    for model in models:
+        reference = seconds[model, "bare loop"]
+        for way in (*WAYS, "floor"):
+            values = seconds[model, way]
+            ratios = [value / base for value, base in zip(values, reference, strict=True)]
+            print(
+                f"{model:8} {way:16} {median(values):7.2f} {min(values):7.2f} {max(values):7.2f} "
+                f"{median(ratios):7.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            )
+        ratios = [
+            usual / ours
+            for usual, ours in zip(
+                seconds[model, "usual Lightning"], seconds[model, "fmnist_pl"], strict=True
+            )
+        ]
+        print(
+            f"{model:8} usual Lightning ({workers[model]} workers) takes {median(ratios):.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f}) times as long as fmnist_pl"
+        )
+    for way in WAYS:
+        arguments = [f"models={models[-1]}", f"memory={way}"]
+        done = subprocess.run(
+            [sys.executable, __file__, *arguments], capture_output=True, text=True, check=True
+        )
+        print(f"{models[-1]:8} {way:16} {done.stdout.strip().splitlines()[-1]}")
+
+
+main = command(__doc__, Options, work)
+
+if __name__ == "__main__":
+    main()
