@@ -52,5 +52,5 @@ def refreshed(net: nn.Module, datamodule: FashionMNIST) -> nn.Module:
 def accuracy(net: nn.Module, batches: EvalBatches) -> float:
     """Share of the images that a net gets right in evaluation mode."""
     net.eval()
-    right = sum((net(images).argmax(1) == labels).sum() for images, labels in batches)
-    return float(right / len(batches.labels))
+    right = sum(int((net(images).argmax(1) == labels).sum()) for images, labels in batches)
+    return right / len(batches.labels)
