@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from fmnist_pl.cli import DataOptions, command
 from fmnist_pl.config import UserError, option
@@ -90,18 +91,17 @@ def write(
     Raises:
         UserError: embeddings that are not finite; a `projector_config.pbtxt` that is none.
     """
-    from tqdm import tqdm
-
     from fmnist_pl.inference import predict
 
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     accuracies, added = {}, []
-    for split in tqdm(splits, "embeddings", unit="split", delay=1, leave=False, disable=None):
+    bar = tqdm(splits, "embeddings", unit="split", delay=1, leave=False, disable=None)
+    outcomes = {split: predict(classifier, splits[split][0]) for split in bar}
+    for split, (logits, embeddings) in outcomes.items():
         name = f"{prefix}{split}"
-        images, labels = (tensor.cpu().numpy() for tensor in splits[split])
-        logits, embeddings = predict(classifier, images)
         if not np.isfinite(embeddings).all():
             raise UserError(f"{name}: the embeddings are not finite numbers; training diverged.")
+        images, labels = (tensor.cpu().numpy() for tensor in splits[split])
         predictions, spaces = logits.argmax(1), {name: embeddings}
         if split == "test":
             plane = spaces[f"{name}-tsne"] = tsne(embeddings)
@@ -114,9 +114,8 @@ def write(
                 arrays, embeddings=embeddings, tsne=plane, labels=labels, predictions=predictions
             )
             store(folder / FOLDER / f"{name}.npz", arrays.getvalue())
-        added += store_embeddings(
-            folder, name, spaces, metadata(classifier.class_names, labels, predictions), images
-        )
+        table = metadata(classifier.class_names, labels, predictions)
+        added += store_embeddings(folder, name, spaces, table, images)
     register(folder, added)
     return accuracies
 
@@ -127,7 +126,6 @@ def tsne(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     L. van der Maaten and G. Hinton, "Visualizing Data using t-SNE", JMLR 2008.
     """
     from openTSNE import TSNE
-    from tqdm import tqdm
 
     # What does not extend in two directions has no principal components to start from.
     flat = np.linalg.matrix_rank(embeddings) < 2
@@ -174,16 +172,17 @@ def metadata(
 
 
 def sprite(images: NDArray[np.uint8]) -> "Image.Image":
-    """Images (N, 28, 28) side by side in rows, in the smallest square that holds them.
+    """Images (N, 28, 28), inverted, in rows of the smallest square that holds them.
 
-    60,000 make 6,860 pixels a side; TensorBoard takes up to 8,192.
+    The projector multiplies them by the colour of a class, which then is their ground. 60,000 make
+    6,860 pixels a side; TensorBoard takes up to 8,192.
     """
     from PIL import Image
 
     count, height, width = images.shape
     side = int(np.ceil(np.sqrt(count)))
-    tiles = np.zeros((side * side, height, width), np.uint8)
-    tiles[:count] = images
+    tiles = np.full((side * side, height, width), 255, np.uint8)
+    tiles[:count] -= images
     grid = tiles.reshape(side, side, height, width).swapaxes(1, 2)
     return Image.fromarray(grid.reshape(side * height, side * width))
 
@@ -214,15 +213,16 @@ def store_embeddings(
     thumbnails = SpriteMetadata(image_path=f"{FOLDER}/{name}.png", single_image_dim=[width, height])
     entries = []
     for space, points in spaces.items():
-        # TensorBoard takes for text whatever is valid UTF-8, as the bytes of 0.0 are; those of
-        # -0.0 are not.
-        tensor = np.where(points == 0, np.float32(-0.0), points)
+        # A plane gets a third coordinate, which the projector's page shows nothing without. And
+        # TensorBoard takes for text what is valid UTF-8, as the bytes of 0.0 are, not of -0.0.
+        tensor = np.pad(points, [(0, 0), (0, max(0, 3 - points.shape[1]))])
+        tensor[tensor == 0] = -0.0
         store(folder / FOLDER / f"{space}.bytes", tensor.tobytes())
         entries.append(
             EmbeddingInfo(
                 tensor_name=space,
                 tensor_path=f"{FOLDER}/{space}.bytes",
-                tensor_shape=points.shape,
+                tensor_shape=tensor.shape,
                 metadata_path=f"{FOLDER}/{name}.tsv",
                 sprite=thumbnails,
             )
