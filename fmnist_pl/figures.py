@@ -106,14 +106,16 @@ def class_accuracy(
         title: of the figure.
     """
     thickness = 0.8 / len(accuracy)
-    figure = Figure((6, 0.9 + len(class_names) * max(0.3, 0.18 * len(accuracy))))
+    names = [wrap(name) for name in class_names]
+    lines = max(name.count("\n") + 1 for name in names)
+    figure = Figure((6, 0.9 + len(names) * max(0.3, 0.17 * lines, 0.18 * len(accuracy))))
     axes = figure.subplots()
-    places = np.arange(len(class_names))
+    places = np.arange(len(names))
     for i, (name, values) in enumerate(accuracy.items()):
         place = places + (i - (len(accuracy) - 1) / 2) * thickness
         bars = axes.barh(place, values, thickness, color=GREY if i else PALETTE[0], label=name)
         axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
-    axes.set_yticks(places, [wrap(name) for name in class_names])
+    axes.set_yticks(places, names)
     axes.set(xlim=(0, 1), xlabel="accuracy", title=title)
     axes.invert_yaxis()
     if len(accuracy) > 1:
