@@ -4,10 +4,10 @@
     python -m fmnist_pl.predict checkpoint=last.ckpt 'images=wardrobe/**/*.png' format=json
     python -m fmnist_pl.predict checkpoint=last.ckpt images=test:0,12,40-49
 
-A file is made what the data set is made of: a light piece of clothing on a black ground, 28x28.
-Where its border is light it is inverted; unless it has 28x28 pixels, plain margins are cut off and
-the rest is fitted in. A file that cannot be read is reported; the others are predicted; the exit
-code is 1.
+A file becomes an image like those of the data set: a light piece of clothing on a dark ground,
+28x28. Where its border is light it is inverted; unless it has 28x28 pixels, plain margins are cut
+off and the rest is fitted in. A file that cannot be read is reported on stderr, the others are
+predicted, and the exit code is 1.
 """
 
 import csv
@@ -55,13 +55,14 @@ class Item(NamedTuple):
 
 def work(options: Options) -> int:
     """Predict, print, draw."""
+    from fmnist_pl import photos
+
     from_test = options.images.startswith(TEST)
     indices = parse_indices(options.images) if from_test else []
+    paths = [] if from_test else photos.find(options.images)
 
-    from fmnist_pl import photos
     from fmnist_pl.inference import load_classifier, load_split, predict
 
-    paths = [] if from_test else photos.find(options.images)
     classifier = load_classifier(options.checkpoint)
     names = classifier.class_names
     if from_test:
