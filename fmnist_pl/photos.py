@@ -21,7 +21,7 @@ from fmnist_pl.config import UserError
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SIDE = 28
 FULL_SCALE = {"I": 65535, "F": 1}  # of Pillow's modes; else 16 bits
-READERS = 4  # images decoded at once, each of up to Image.MAX_IMAGE_PIXELS
+READERS = 2  # images decoded at once; the largest allowed take nearly 2 GB each
 
 
 class Photo(NamedTuple):
