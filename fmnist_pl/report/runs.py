@@ -127,7 +127,8 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
         for name, subfolders, files in os.walk(top):
             if "config.yaml" in files:
                 folder = Path(name)
-                runs[folder.resolve()] = read_run(folder)
+                if folder.resolve() not in runs:
+                    runs[folder.resolve()] = read_run(folder)
                 foreign -= {folder, *folder.parents, *folder.iterdir()}  # `top` may be a run
                 subfolders.clear()
             subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))

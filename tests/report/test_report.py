@@ -168,6 +168,7 @@ def test_sweep_without_a_finished_run(made_up, tmp_path: Path) -> None:
 def test_one_finished_run_cannot_tell(made_up, tmp_path: Path) -> None:
     """A run of `fmnist_pl.train` without a sweep: no status, and its folder is the sweep's."""
     made_up.run(tmp_path / "run", made_up.config("mlp", embeddings="none"))
+    (tmp_path / "run" / "checkpoints").mkdir()
     summary = write_report([tmp_path / "run"], tmp_path / "run")
     [run] = summary.sweep.runs
     assert run.state is State.FINISHED

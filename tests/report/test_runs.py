@@ -91,7 +91,8 @@ def test_several_sweeps_are_one(made_up, tmp_path: Path) -> None:
     for i in range(3):
         folder = tmp_path / f"sweep{i % 2}" / f"cnn-{i}"
         made_up.run(folder, made_up.config("cnn", i, embeddings=("none", "test", "all")[i]))
-    sweep = read_sweep([tmp_path / "sweep1", tmp_path / "sweep0", tmp_path / "sweep1" / "."])
+    (tmp_path / "link").symlink_to(tmp_path / "sweep1")
+    sweep = read_sweep([tmp_path / "sweep1", tmp_path / "sweep0", tmp_path / "link"])
     [variant] = sweep.variants
     assert list(variant.finished) == [0, 1, 2]
     assert [run.name(tmp_path / "sweep1") for run in sweep.runs] == [

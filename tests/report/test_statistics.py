@@ -122,6 +122,8 @@ def test_difference_must_survive_mcnemar() -> None:
     evidence = measure(better("a", "b"), sweep(a=0.9 + 2 * lead, b=[0.9] * 5), study)
     assert evidence.mcnemar == (5, 5)
     assert evidence.verdict(looks=1) is Verdict.HOLDS
+    turned = measure(better("b", "a"), sweep(a=0.9 + 2 * lead, b=[0.9] * 5), study)
+    assert turned.mcnemar == (0, 5)
 
 
 def test_one_part_refuted_refutes_the_whole() -> None:
