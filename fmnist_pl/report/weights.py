@@ -62,14 +62,15 @@ def compare(kind: str, variants: Sequence[Variant]) -> str:
     text = "; ".join(words) + "."
     if "last_fresh_bn" in accuracies and deviation(last):
         removed = 1 - (deviation(accuracies["last_fresh_bn"]) / deviation(last)) ** 2
+        text += f" Fresh averages take away {max(removed, 0):.0%} of the variance"
         text += (
-            f" So {removed:.0%} of the variance comes from the running averages of batch norm, "
-            "which lag behind the weights."
+            ": most of the noise is in averages that lag behind the weights."
             if removed > 0.5
-            else " So running averages of batch norm that lag behind the weights are not what most "
-            "of the variance comes from."
+            else ": averages that lag behind the weights are not where most of the noise is."
         )
-    return text + (" (So few seeds: these are rough.)" if len(seeds) < FEW_SEEDS else "")
+    if len(seeds) < FEW_SEEDS:
+        text += f" (Only {len(seeds)} seeds: these figures are rough.)"
+    return text
 
 
 def deviation(accuracies: NDArray[np.float64]) -> float:

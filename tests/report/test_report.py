@@ -139,7 +139,7 @@ def test_spread_by_weights_is_told(made_up, tmp_path: Path) -> None:
         tmp_path / "cnn_bn-0",
         test__acc_by_weights={"last": 0.88, "best": 0.9, "averaged": 0.9, "last_fresh_bn": 0.879},
     )
-    assert "not what most of the variance" in explain(read_sweep([tmp_path]).candidates)[0]
+    assert "are not where most of the noise is" in explain(read_sweep([tmp_path]).candidates)[0]
 
 
 def test_best_is_chosen_on_validation_images(made_up, tmp_path: Path) -> None:

@@ -11,6 +11,14 @@ from fmnist_pl.report.summary import write_report
 from fmnist_pl.report.variants import read_sweep
 
 
+def test_real_run_is_read(finished_run: Path) -> None:
+    run = read_run(finished_run)
+    assert (run.state, run.problem) == (State.FINISHED, "")
+    assert run.seed == 0
+    assert [row["epoch"] for row in run.epochs] == [1, 2]
+    assert run.figures.right.mean() == pytest.approx(run.result["test/acc"])
+
+
 def test_folders_in_every_state(made_up, tmp_path: Path) -> None:
     config = made_up.config("mlp")
     config.trainer.max_epochs = 2
