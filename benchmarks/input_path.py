@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -90,7 +91,7 @@ def bare(config: Config) -> float:
 
     start = time.perf_counter()
     loss_sum, right = torch.zeros(()), torch.zeros(())
-    for images, labels in datamodule.train_dataloader():
+    for images, labels in chain.from_iterable(datamodule.train_dataloader()):
         logits = net(images)
         loss = F.cross_entropy(logits, labels)
         adam.zero_grad()

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from fmnist_pl.config import UserError
+from fmnist_pl.datamodule import TrainChunks
 from fmnist_pl.module import Classifier
 
 Row = dict[str, float]
@@ -133,7 +134,8 @@ class Progress(ProgressBar):
         self.bar: tqdm[Any] = tqdm(disable=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        steps = int(trainer.num_training_batches)
+        assert isinstance(trainer.train_dataloader, TrainChunks)
+        steps = trainer.train_dataloader.num_batches
         self.bar = tqdm(
             total=(trainer.max_epochs or 0) * steps,
             initial=trainer.current_epoch * steps,
@@ -154,7 +156,7 @@ class Progress(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self.bar.update()
+        self.bar.update(len(batch))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.show(trainer.current_epoch, trainer)

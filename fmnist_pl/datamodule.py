@@ -69,8 +69,11 @@ class EvalBatches:
             yield to_float(images), labels
 
 
-class TrainBatches:
-    """Every image once an epoch, in a new order, augmented; the last, short batch is kept.
+class TrainChunks:
+    """An epoch, every image once, in a new order, augmented, as lists of consecutive batches.
+
+    What costs a fixed time, an augmentation's kernels and a turn of Lightning's loop, is paid once
+    for a chunk and not for every batch of it. The last, short batch is kept.
 
     Args:
         images: uint8 (N, 28, 28).
@@ -79,6 +82,7 @@ class TrainBatches:
         ops: augmentations, in order.
         seed: with the epoch it decides order and augmentation.
         rank, world_size: this device and how many share each batch.
+        limit: of an epoch, so many batches (int) or such a share of them (float).
         chunk_size: images augmented at once; does not change what comes out.
     """
 
@@ -91,12 +95,15 @@ class TrainBatches:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        limit: int | float = 1.0,
         chunk_size: int = CHUNK_SIZE,
     ) -> None:
         self.images, self.labels, self.batch_size, self.ops = images, labels, batch_size, ops
         self.seed, self.rank, self.world_size = seed, rank, world_size
+        whole = -(-len(labels) // batch_size)
+        self.num_batches = min(whole, limit if isinstance(limit, int) else int(whole * limit))
         self.share = batch_size // world_size
-        self.chunk_size = max(1, chunk_size // self.share) * self.share
+        self.batches_per_chunk = max(1, chunk_size // self.share)
         self.epoch = 0
         self.sampler = self  # whose epoch Lightning sets
 
@@ -104,22 +111,24 @@ class TrainBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
+        return -(-self.num_batches // self.batches_per_chunk)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[list[Batch]]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         order = torch.randperm(len(self.labels), generator=generator)
         draws = augment.draw(self.ops, len(order), generator)
         # Of each batch every device takes each world_size-th image.
         place = torch.arange(len(order)) % self.batch_size % self.world_size == self.rank
+        place[self.num_batches * self.batch_size :] = False
         device = self.images.device
         order, draws = order[place].to(device), augment.to(augment.take(draws, place), device)
-        for start in range(0, len(order), self.chunk_size):
-            chunk = slice(start, start + self.chunk_size)
+        size = self.batches_per_chunk * self.share
+        for start in range(0, len(order), size):
+            chunk = slice(start, start + size)
             images = to_float(self.images[order[chunk]])
             images = augment.apply(images, self.ops, augment.take(draws, chunk))
             labels = self.labels[order[chunk]]
-            yield from zip(images.split(self.share), labels.split(self.share), strict=True)
+            yield list(zip(images.split(self.share), labels.split(self.share), strict=True))
 
 
 class FashionMNIST(L.LightningDataModule):
@@ -130,6 +139,7 @@ class FashionMNIST(L.LightningDataModule):
         classes: name of each class to the original labels it takes.
         ops: augmentations of the training images, in order.
         seed: of order and augmentation.
+        limit_train_batches: of an epoch, so many (int) or such a share of them (float).
     """
 
     def __init__(
@@ -138,9 +148,11 @@ class FashionMNIST(L.LightningDataModule):
         classes: Mapping[str, Sequence[int]],
         ops: Sequence[Op] = (),
         seed: int = 0,
+        limit_train_batches: int | float = 1.0,
     ) -> None:
         super().__init__()
         self.data, self.classes, self.ops, self.seed = data, classes, ops, seed
+        self.limit_train_batches = limit_train_batches
         self.splits: dict[str, Batch] = {}
 
     def prepare_data(self) -> None:
@@ -164,7 +176,7 @@ class FashionMNIST(L.LightningDataModule):
                 torch.as_tensor(regroup(labels, self.classes)).to(device),
             )
 
-    def train_dataloader(self) -> TrainBatches:
+    def train_dataloader(self) -> TrainChunks:
         rank, world_size = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
@@ -173,9 +185,20 @@ class FashionMNIST(L.LightningDataModule):
                 f"data.batch_size={self.data.batch_size}: must be a multiple of the number of "
                 f"devices, {world_size}, which share each batch."
             )
-        return TrainBatches(
-            *self.splits["train"], self.data.batch_size, self.ops, self.seed, rank, world_size
+        chunks = TrainChunks(
+            *self.splits["train"],
+            self.data.batch_size,
+            self.ops,
+            self.seed,
+            rank,
+            world_size,
+            self.limit_train_batches,
         )
+        if not chunks.num_batches:
+            raise UserError(
+                f"trainer.limit_train_batches={self.limit_train_batches}: less than one batch."
+            )
+        return chunks
 
     def val_dataloader(self) -> EvalBatches:
         return EvalBatches(*self.splits["val"])
@@ -184,6 +207,6 @@ class FashionMNIST(L.LightningDataModule):
         return EvalBatches(*self.splits["test"])
 
     def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
         return batch  # it is there already

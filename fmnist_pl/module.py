@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
@@ -40,6 +41,7 @@ class Classifier(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        self.automatic_optimization = False  # training_step takes many steps
         self.options, self.seed = Model(**model), seed
         self.adam = Optimizer(**optimizer)
         self.class_names = list(classes)
@@ -49,13 +51,6 @@ class Classifier(L.LightningModule):
         self.outputs: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = defaultdict(list)
         # By stage: int64 (C, C), rows are true classes, columns predictions.
         self.confusion: dict[str, Tensor] = {}
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the running hook some forty times a step: spare nn.Module's slow setter.
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C) of images (B, 1, 28, 28), float in [0, 1]."""
@@ -69,9 +64,14 @@ class Classifier(L.LightningModule):
         self.outputs[stage].append((logits.detach(), labels, penalty.detach().expand(len(labels))))
         return F.cross_entropy(logits, labels), penalty
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        cross_entropy, penalty = self.step("train", batch)
-        return cross_entropy + penalty
+    def training_step(self, chunk: list[Batch], batch_idx: int) -> None:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        for batch in chunk:
+            cross_entropy, penalty = self.step("train", batch)
+            optimizer.zero_grad()
+            self.manual_backward(cross_entropy + penalty)
+            optimizer.step()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.step("val", batch)

@@ -105,7 +105,9 @@ def fit_and_test(config: Config, folder: Path) -> Result:
     if config.threads:
         torch.set_num_threads(config.threads)
     data, seed = config.data, config.seed
-    datamodule = FashionMNIST(data, config.classes, parse_ops(config.augment.ops), seed)
+    options = asdict(config.trainer)
+    limit = options.pop("limit_train_batches")  # Lightning would count chunks
+    datamodule = FashionMNIST(data, config.classes, parse_ops(config.augment.ops), seed, limit)
     classifier = Classifier(
         asdict(config.model),
         config.classes,
@@ -118,7 +120,7 @@ def fit_and_test(config: Config, folder: Path) -> Result:
     logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     logger.log_hyperparams(hyperparameters(config))
     trainer = L.Trainer(
-        **asdict(config.trainer),
+        **options,
         logger=logger,
         callbacks=[record, *(progress if config.trainer.enable_progress_bar else [])],
         default_root_dir=folder,

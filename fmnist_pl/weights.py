@@ -4,7 +4,7 @@ Batch normalisation evaluates with running averages, which lag behind weights th
 much of the last epoch's luck that is shows when they are estimated anew, for the same weights.
 """
 
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 from torch import nn
@@ -43,8 +43,8 @@ def acc_by_weights(
 
 def refreshed(net: nn.Module, datamodule: FashionMNIST) -> nn.Module:
     """The net with batch-norm averages of its own weights, over augmented training images."""
-    batches = datamodule.train_dataloader()
-    update_bn(islice(batches, -(-FRESH_IMAGES // batches.batch_size)), net)
+    batches = chain.from_iterable(datamodule.train_dataloader())
+    update_bn(islice(batches, -(-FRESH_IMAGES // datamodule.data.batch_size)), net)
     return net
 
 

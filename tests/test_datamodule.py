@@ -1,5 +1,7 @@
 """The split against the study's facts, the order of batches against hand-made ones."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from fmnist_pl import dataset
 from fmnist_pl.config import Data, FlipHorizontal, Noise, Rotate
-from fmnist_pl.datamodule import EvalBatches, FashionMNIST, TrainBatches, regroup, split_indices
+from fmnist_pl.datamodule import EvalBatches, FashionMNIST, TrainChunks, regroup, split_indices
 
 THREE = {"Top": [0, 2, 3, 4, 6], "Bottom": [1, 5, 7, 9], "Accessories": [8]}
 OPS = [Rotate(5), FlipHorizontal(0.5), Noise(0.1)]
@@ -58,18 +60,28 @@ def test_evaluation_batches_are_the_images_scaled_and_always_the_same() -> None:
 
 
 def test_an_epoch_is_one_permutation_with_the_short_batch_kept() -> None:
-    batches = TrainBatches(*pictures(100), batch_size=32)
-    labels = [y for _, y in batches]
+    chunks = TrainChunks(*pictures(100), batch_size=32, chunk_size=64)
+    labels = [y for _, y in chain.from_iterable(chunks)]
     assert [len(y) for y in labels] == [32, 32, 32, 4]
-    assert len(batches) == 4
+    assert [len(chunk) for chunk in chunks] == [2, 2]
+    assert (len(chunks), chunks.num_batches) == (2, 4)
     assert sorted(torch.cat(labels).tolist()) == list(range(100))
-    for x, y in batches:
+    for x, y in chain.from_iterable(chunks):
         assert torch.equal((x[:, 0, 3, 5] * 255).round().long(), y)
 
 
-def epoch(batches: TrainBatches, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    batches.set_epoch(number)
-    return list(batches)
+@pytest.mark.parametrize(("limit", "sizes"), [(2, [32, 32]), (0.5, [32, 32]), (9, [32] * 3 + [4])])
+def test_an_epoch_can_be_cut_short(limit: int | float, sizes: list[int]) -> None:
+    whole = epoch(TrainChunks(*pictures(100), 32, OPS), 0)
+    short = TrainChunks(*pictures(100), 32, OPS, limit=limit, chunk_size=32)
+    assert [len(y) for _, y in epoch(short, 0)] == sizes
+    assert len(short) == short.num_batches == len(sizes)
+    assert same(whole[: len(sizes)], epoch(short, 0))
+
+
+def epoch(chunks: TrainChunks, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    chunks.set_epoch(number)
+    return list(chain.from_iterable(chunks))
 
 
 def same(one: list[tuple[torch.Tensor, torch.Tensor]], other: object) -> bool:
@@ -80,25 +92,25 @@ def same(one: list[tuple[torch.Tensor, torch.Tensor]], other: object) -> bool:
 
 
 def test_seed_and_epoch_alone_decide_order_and_augmentation() -> None:
-    def batches(seed: int, chunk_size: int = 64) -> TrainBatches:
-        return TrainBatches(*pictures(100), 32, OPS, seed, chunk_size=chunk_size)
+    def chunks(seed: int, chunk_size: int = 64) -> TrainChunks:
+        return TrainChunks(*pictures(100), 32, OPS, seed, chunk_size=chunk_size)
 
-    reference = epoch(batches(seed=7), 3)
+    reference = epoch(chunks(seed=7), 3)
     torch.manual_seed(999)  # what ran before does not matter
-    used = batches(seed=7)
+    used = chunks(seed=7)
     epoch(used, 0)
     assert same(reference, epoch(used, 3))
-    assert same(reference, epoch(batches(seed=7, chunk_size=1), 3))
-    assert same(reference, epoch(batches(seed=7, chunk_size=10_000), 3))
-    assert not same(reference, epoch(batches(seed=7), 4))
-    assert not same(reference, epoch(batches(seed=8), 3))
+    assert same(reference, epoch(chunks(seed=7, chunk_size=1), 3))
+    assert same(reference, epoch(chunks(seed=7, chunk_size=10_000), 3))
+    assert not same(reference, epoch(chunks(seed=7), 4))
+    assert not same(reference, epoch(chunks(seed=8), 3))
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_devices_share_each_batch_of_one_device(world_size: int) -> None:
-    whole = epoch(TrainBatches(*pictures(100), 32, OPS, seed=1), 2)
+    whole = epoch(TrainChunks(*pictures(100), 32, OPS, seed=1), 2)
     shares = [
-        epoch(TrainBatches(*pictures(100), 32, OPS, 1, rank, world_size), 2)
+        epoch(TrainChunks(*pictures(100), 32, OPS, 1, rank, world_size), 2)
         for rank in range(world_size)
     ]
     for step, (images, labels) in enumerate(whole):
