@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fmnist_pl.config import Config
 from fmnist_pl.report.pictures import best_model, confusion_picture, curves, traces
 from fmnist_pl.report.runs import State, printable
 from fmnist_pl.report.statistics import (
-    FEW_SEEDS,
     LEVEL,
     MARGIN,
     Evidence,
@@ -26,6 +24,7 @@ from fmnist_pl.report.statistics import (
 )
 from fmnist_pl.report.variants import Sweep, Variant
 from fmnist_pl.report.weights import explain, weights_table
+from fmnist_pl.schema import Config
 
 MARKS = {
     Verdict.HOLDS: "✓",
@@ -60,7 +59,7 @@ def to_html(sweep: Sweep, findings: Sequence[Finding], out: Path) -> str:
         State=State,
         findings=[describe(number, finding) for number, finding in enumerate(findings, 1)],
         tally=tally(findings),
-        rule={"level": LEVEL, "margin": MARGIN, "few": FEW_SEEDS},
+        rule={"level": LEVEL, "margin": MARGIN},
         curves=curves(sweep.variants),
         weights=weights_table(finished),
         traces=traces(finished),

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from fmnist_pl.config import Config, UserError, resolve
+from fmnist_pl.config import UserError, resolve
 from fmnist_pl.report.statistics import Figures
+from fmnist_pl.schema import Config
 
 QUANTITIES = ("acc", "loss", "cross_entropy", "penalty")
 BY_EPOCH = [f"{split}/{quantity}" for split in ("train", "val") for quantity in QUANTITIES]
