@@ -24,7 +24,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fmnist_pl.cli import command
-from fmnist_pl.config import CONF_DIR, Config, UserError, option, parse_ops, resolve
+from fmnist_pl.config import CONF_DIR, UserError, parse_ops, resolve
+from fmnist_pl.schema import Config, option
 
 MODELS = ("mlp", "cnn", "cnn_bn")
 WAYS = ("fmnist_pl", "bare loop", "usual Lightning")

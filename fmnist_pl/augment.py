@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from fmnist_pl.config import Cutout, FlipHorizontal, FlipVertical, Noise, Op, RandomCrop, Rotate
+from fmnist_pl.schema import Cutout, FlipHorizontal, FlipVertical, Noise, Op, RandomCrop, Rotate
 
 SIDE = 28
 

@@ -1,7 +1,7 @@
 """How the commands other than `train` read `key=value`, print help, and fail.
 
 Hydra's grammar asks for quotes around a path with `=`, `~`, brackets or letters beyond ASCII; here
-text is taken as it is. Options are dataclasses of `config.option` fields, as in `conf/`.
+text is taken as it is. Options are dataclasses of `schema.option` fields, as in `conf/`.
 """
 
 import os
@@ -17,7 +17,8 @@ from typing import Any, NoReturn, TypeVar, get_args
 
 from omegaconf import MISSING
 
-from fmnist_pl.config import UserError, check, describe, option
+from fmnist_pl.config import UserError, check, describe
+from fmnist_pl.schema import option
 
 Options = TypeVar("Options")
 

@@ -1,20 +1,19 @@
-"""The typed schema of `conf/`: every option with its default, its range and one line of help.
+"""Checked configurations: what the schema cannot say, said here, before anything runs.
 
-Hydra composes the YAML files against these dataclasses, so a misspelt key or a wrong type stops
-before any work; `resolve` adds the ranges and returns plain dataclasses, which is what every other
-module takes. Nothing here imports torch: `--help` and a configuration error answer at once.
+`resolve` turns what Hydra composed into plain dataclasses, which is what every other module takes.
+Nothing here imports torch: `--help` and a configuration error answer at once.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING as REQUIRED
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from fmnist_pl.schema import OPS, Config, Op
 
 CONF_DIR = str(
     next(
@@ -42,172 +41,6 @@ CLASS_NAMES = (
 
 class UserError(ValueError):
     """A mistake of the user's, told in one message: the thing, what is legal, the remedy."""
-
-
-def option(default: Any = REQUIRED, help: str = "", **limits: Any) -> Any:
-    """A dataclass field with its line of help and its legal values.
-
-    Args:
-        default: a value, a list or dict (copied for each instance), or nothing: must be given.
-        help: one line for the reference of all options.
-        limits: any of `ge`, `gt`, `le`, `lt` (for a list: of every item) and `choices`.
-            `identity=False` marks an option that does not change what a run computes.
-    """
-    metadata = {"help": help, "limits": limits, "identity": limits.pop("identity", True)}
-    if isinstance(default, list | dict):
-        return field(default_factory=default.copy, metadata=metadata)
-    return field(default=MISSING if default is REQUIRED else default, metadata=metadata)
-
-
-@dataclass
-class Model:
-    """A point in the space of nets: convolution blocks, then dense layers, then the head."""
-
-    name: str = option(help="Name of the variant.")
-    channels: list[int] = option([], "Filters of each 3x3 convolution block; [] is an MLP.", ge=1)
-    hidden: list[int] = option([128], "Units of each hidden dense layer.", ge=1)
-    batch_norm: bool = option(False, "Batch normalisation between convolution and ReLU.")
-    dropout: float = option(0.0, "Dropout after each hidden dense layer.", ge=0, lt=1)
-    l1: float = option(0.0, "Weight of the sum of |w| over all kernels in the loss.", ge=0)
-    l2: float = option(0.0, "Weight of the sum of w^2 over all kernels in the loss.", ge=0)
-
-
-@dataclass
-class Optimizer:
-    """Adam, with Keras' defaults."""
-
-    lr: float = option(1e-3, "Learning rate.", gt=0)
-    beta1: float = option(0.9, "Decay of the first moment.", ge=0, lt=1)
-    beta2: float = option(0.999, "Decay of the second moment.", ge=0, lt=1)
-    eps: float = option(1e-7, "Added to the denominator.", gt=0)
-
-
-@dataclass
-class Data:
-    """Where the data set is, and how it is split and batched."""
-
-    root: str | None = option(None, "Folder of the idx files; looked at first.", identity=False)
-    batch_size: int = option(32, "Training images a step, over all devices.", ge=1)
-    val_size: int = option(10_000, "Images held out for validation.", ge=1, le=59_999)
-    split_seed: int = option(42, "Seed of the training/validation split.", ge=0, lt=2**32)
-
-
-@dataclass
-class Rotate:
-    """Rotation about the centre, bilinear, edges repeated."""
-
-    degrees: float = option(5.0, "Angle uniform in [-degrees, degrees].", ge=0, le=180)
-
-
-@dataclass
-class FlipHorizontal:
-    """Left and right exchanged."""
-
-    p: float = option(0.5, "Probability.", ge=0, le=1)
-
-
-@dataclass
-class FlipVertical:
-    """Top and bottom exchanged."""
-
-    p: float = option(0.5, "Probability.", ge=0, le=1)
-
-
-@dataclass
-class Cutout:
-    """A rectangle painted over with one dark value."""
-
-    p: float = option(0.5, "Probability.", ge=0, le=1)
-    min_size: int = option(1, "Smallest height and width, pixels.", ge=1, le=28)
-    max_size: int = option(9, "Largest height and width, pixels.", ge=1, le=28)
-    max_value: float = option(0.02, "Paint uniform in [0, max_value].", ge=0, le=1)
-
-
-@dataclass
-class RandomCrop:
-    """A window, resized to 28x28 bicubically."""
-
-    min_size: int = option(25, "Smallest height and width, pixels.", ge=1, le=28)
-    max_size: int = option(27, "Largest height and width, pixels.", ge=1, le=28)
-
-
-@dataclass
-class Noise:
-    """Gaussian noise on every pixel."""
-
-    std: float = option(0.01, "Standard deviation; pixels are in [0, 1].", ge=0)
-
-
-Op = Rotate | FlipHorizontal | FlipVertical | Cutout | RandomCrop | Noise
-
-OPS: dict[str, type[Op]] = {
-    "rotate": Rotate,
-    "flip_horizontal": FlipHorizontal,
-    "flip_vertical": FlipVertical,
-    "cutout": Cutout,
-    "random_crop": RandomCrop,
-    "noise": Noise,
-}
-
-
-@dataclass
-class Augment:
-    """Random changes to training images, drawn for each image anew in every epoch."""
-
-    name: str = option("custom", "Name of the list.")
-    ops: list[Any] = option([], "In order, each `{name: {parameter: value}}`.")
-
-
-@dataclass
-class Trainer:
-    """Lightning's Trainer, under Lightning's names."""
-
-    max_epochs: int = option(10, "Epochs to train.", ge=1)
-    accelerator: str = option("auto", "auto, cpu, gpu, ...")
-    devices: int | str = option(1, "Number of devices, or auto.")
-    num_nodes: int = option(1, "Machines.", ge=1)
-    strategy: str = option("auto", "auto, ddp, ...")
-    precision: str = option(
-        "32-true", "Arithmetic.", choices=("32-true", "bf16-mixed", "16-mixed", "64-true")
-    )
-    deterministic: bool = option(False, "Refuse operations that are not reproducible.")
-    limit_train_batches: int | float = option(1.0, "Batches (int) or share of them (float).", gt=0)
-    limit_val_batches: int | float = option(1.0, "Likewise, of 250 images each.", gt=0)
-    limit_test_batches: int | float = option(1.0, "Likewise, of 250 images each.", gt=0)
-    enable_progress_bar: bool = option(True, "Progress at the terminal.", identity=False)
-
-
-@dataclass
-class Test:
-    """What the test figures are of."""
-
-    checkpoint: str = option("last", "Weights to test.", choices=("last", "best"))
-
-
-@dataclass
-class Config:
-    """One run. `conf/` holds the values of the study."""
-
-    name: str = option(help="Name of the run; with the seed it names the folder.")
-    model: Model = field(default_factory=Model)
-    augment: Augment = field(default_factory=Augment)
-    classes: dict[str, list[int]] = option({}, "Name to original labels; {}: the original ten.")
-    data: Data = field(default_factory=Data)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    trainer: Trainer = field(default_factory=Trainer)
-    test: Test = field(default_factory=Test)
-    embeddings: str = option(
-        "test",
-        "Images whose embeddings go to TensorBoard's projector; all: training images, too.",
-        choices=("none", "test", "all"),
-    )
-    seed: int = option(0, "Seed of initial weights, order, augmentation, dropout.", ge=0, lt=2**32)
-    threads: int | None = option(None, "CPU threads; null: one for each core.", ge=1)
-    overwrite: bool = option(False, "Start anew in a folder that has a run.", identity=False)
-    fail_fast: bool = option(False, "Stop a sweep at the first run that fails.", identity=False)
-
-
-ConfigStore.instance().store("schema", Config)
 
 
 def resolve(config: DictConfig | ListConfig | Config) -> Config:

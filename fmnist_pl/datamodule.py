@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmnist_pl import augment, dataset
-from fmnist_pl.config import Data, Op, UserError
+from fmnist_pl.config import UserError
+from fmnist_pl.schema import Data, Op
 
 EVAL_BATCH_SIZE = 250  # larger activations are mapped and unmapped at every layer
 CHUNK_SIZE = 1024  # images augmented at once; larger ones fall out of a CPU's cache

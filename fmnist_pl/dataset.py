@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fmnist_pl.cli import DataOptions, command
-from fmnist_pl.config import UserError, option
+from fmnist_pl.config import UserError
+from fmnist_pl.schema import option
 
 log = logging.getLogger(__name__)
 

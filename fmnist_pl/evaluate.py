@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from fmnist_pl.cli import DataOptions, command
-from fmnist_pl.config import UserError, option
+from fmnist_pl.config import UserError
+from fmnist_pl.schema import option
 
 
 @dataclass

@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fmnist_pl.cli import fail
-from fmnist_pl.config import CONF_DIR, Config, Op, UserError, asdict_op, parse_ops, resolve
+from fmnist_pl.config import CONF_DIR, UserError, asdict_op, parse_ops, resolve
+from fmnist_pl.schema import Config, Op
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmnist_pl.cli import DataOptions, command
-from fmnist_pl.config import UserError, option
+from fmnist_pl.config import UserError
+from fmnist_pl.schema import option
 
 if TYPE_CHECKING:
     from torch import Tensor

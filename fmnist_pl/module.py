@@ -16,17 +16,17 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fmnist_pl import nets
-from fmnist_pl.config import Model, Optimizer
 from fmnist_pl.datamodule import Batch, derive_seed
+from fmnist_pl.schema import Model, Optimizer
 
 
 class Classifier(L.LightningModule):
     """A net of the study with its loss and optimizer.
 
     Args:
-        model: options of the net, those of `config.Model`.
+        model: options of the net, those of `schema.Model`.
         classes: name of each class to the original labels it takes.
-        optimizer: options of Adam, those of `config.Optimizer`.
+        optimizer: options of Adam, those of `schema.Optimizer`.
         seed: of initial weights and dropout.
         data: how the images were split, for whoever evaluates the checkpoint.
     """

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from fmnist_pl.config import Model
+from fmnist_pl.schema import Model
 
 IMAGE_SIZE = 28
 

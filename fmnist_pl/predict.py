@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmnist_pl.cli import DataOptions, command, printable
-from fmnist_pl.config import UserError, option
+from fmnist_pl.config import UserError
+from fmnist_pl.schema import option
 
 TEST = "test:"
 TEST_IMAGES = 10_000

@@ -24,11 +24,12 @@ from torch import Tensor
 
 from fmnist_pl import pictures
 from fmnist_pl.callbacks import Progress, Record, move_into_place, write_atomically
-from fmnist_pl.config import CONFIG, Config, UserError, check_same, parse_ops, resolve
+from fmnist_pl.config import CONFIG, UserError, check_same, parse_ops, resolve
 from fmnist_pl.datamodule import FashionMNIST
 from fmnist_pl.environment import describe_environment, quieten
 from fmnist_pl.inference import Predictions, predict
 from fmnist_pl.module import Classifier, acc_per_class
+from fmnist_pl.schema import Config
 from fmnist_pl.weights import acc_by_weights
 
 Result = dict[str, Any]

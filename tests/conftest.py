@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from fmnist_pl.config import CONF_DIR, Config, resolve
+from fmnist_pl.config import CONF_DIR, resolve
+from fmnist_pl.schema import Config
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from fmnist_pl.augment import (
     take,
     to,
 )
-from fmnist_pl.config import Cutout, FlipHorizontal, FlipVertical, Noise, Op, RandomCrop, Rotate
+from fmnist_pl.schema import Cutout, FlipHorizontal, FlipVertical, Noise, Op, RandomCrop, Rotate
 
 EVERY_OP: list[Op] = [
     FlipHorizontal(),

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from fmnist_pl.config import CONF_DIR, Config, UserError, identity, parse_ops, resolve
+from fmnist_pl.config import CONF_DIR, UserError, identity, parse_ops, resolve
+from fmnist_pl.schema import Config
 
 
 def configured(*overrides: str) -> Config:

@@ -8,8 +8,8 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from fmnist_pl import dataset
-from fmnist_pl.config import Data, FlipHorizontal, Noise, Rotate
 from fmnist_pl.datamodule import EvalBatches, FashionMNIST, TrainChunks, regroup, split_indices
+from fmnist_pl.schema import Data, FlipHorizontal, Noise, Rotate
 
 THREE = {"Top": [0, 2, 3, 4, 6], "Bottom": [1, 5, 7, 9], "Accessories": [8]}
 OPS = [Rotate(5), FlipHorizontal(0.5), Noise(0.1)]

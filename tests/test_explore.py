@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from fmnist_pl import explore
-from fmnist_pl.config import CONF_DIR, OPS, Config, resolve
+from fmnist_pl.config import CONF_DIR, resolve
+from fmnist_pl.schema import OPS, Config
 
 NAMES = ["first_image.png", "images.png", "classes.png", "augmentation.png"]
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fmnist_pl import dataset
-from fmnist_pl.config import CONF_DIR, Model, resolve
+from fmnist_pl.config import CONF_DIR, resolve
 from fmnist_pl.datamodule import split_indices, to_float
 from fmnist_pl.nets import Net, build_net, kernels, penalty
+from fmnist_pl.schema import Model
 
 # Keras 3.15, TensorFlow 2.21, CPU, float32: weights drawn as in `keras_weights` below, dropout 0.
 REFERENCE = json.loads(Path(__file__).with_name("keras_reference.json").read_text())["models"]

@@ -18,10 +18,11 @@ from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 from werkzeug.test import Client
 
 from fmnist_pl import inference, projector
-from fmnist_pl.config import CLASS_NAMES, Model, Optimizer, UserError
+from fmnist_pl.config import CLASS_NAMES, UserError
 from fmnist_pl.datamodule import Batch
 from fmnist_pl.inference import load_classifier, load_split, predict
 from fmnist_pl.module import Classifier
+from fmnist_pl.schema import Model, Optimizer
 
 TEST, TRAIN = 200, 100  # images
 

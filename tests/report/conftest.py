@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from sklearn.metrics import confusion_matrix, recall_score
 
 from fmnist_pl import dataset
-from fmnist_pl.config import Config
 from fmnist_pl.report.summary import Summary, write_report
+from fmnist_pl.schema import Config
 
 STUDY = {  # test accuracy, and how far training accuracy is above validation accuracy in the end
     "vanilla": (0.885, 0.022),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fmnist_pl.config import Config, UserError
+from fmnist_pl.config import UserError
 from fmnist_pl.report.__main__ import main
 from fmnist_pl.report.page import command
 from fmnist_pl.report.runs import State
@@ -18,6 +18,7 @@ from fmnist_pl.report.statistics import Verdict
 from fmnist_pl.report.summary import Summary, write_report
 from fmnist_pl.report.variants import read_sweep, recipe
 from fmnist_pl.report.weights import explain, weights_table
+from fmnist_pl.schema import Config
 
 ARMS = [
     *("vanilla", "three_class", "mlp", "cnn", "cnn_bn"),
