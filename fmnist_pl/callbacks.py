@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,10 @@ from tqdm import tqdm
 
 from fmnist_pl.config import UserError
 from fmnist_pl.datamodule import TrainChunks
+from fmnist_pl.files import move_into_place, part_of, write_atomically
 from fmnist_pl.module import Classifier
 
 Row = dict[str, float]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that, whatever happens, the path holds the old text or the new one."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    move_into_place(part, path)
-
-
-def move_into_place(part: Path, path: Path) -> None:
-    """Rename a finished file to its name, its content on the disk first."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 class Record(Checkpoint):
@@ -98,13 +84,13 @@ class Record(Checkpoint):
             assert isinstance(logger, TensorBoardLogger)
             for name, weights in pl_module.net.named_parameters():
                 logger.experiment.add_histogram(name, weights, epoch)
-        part = self.last.with_name(".last.ckpt.part")
+        part = part_of(self.last)
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
             # The last checkpoint last: until it is there, a resumed run repeats this epoch.
             self.write_table()
             if self.best_row is self.rows[-1]:
-                copy = self.best.with_name(".best.ckpt.part")
+                copy = part_of(self.best)
                 copy.unlink(missing_ok=True)
                 copy.hardlink_to(part)
                 move_into_place(copy, self.best)

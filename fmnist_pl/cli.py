@@ -38,7 +38,7 @@ class DataOptions:
 
 
 def printable(text: str) -> str:
-    """Text in one line, without what a terminal might take for a command."""
+    """Text in one line, without what a terminal or a browser might take for a command."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from fmnist_pl.cli import DataOptions, command
 from fmnist_pl.config import UserError
+from fmnist_pl.files import write_atomically
 from fmnist_pl.schema import option
 
 
@@ -32,7 +33,6 @@ class Options:
 def work(options: Options) -> None:
     """Print the figures; write them and the pictures into the folder."""
     from fmnist_pl import pictures
-    from fmnist_pl.callbacks import write_atomically
     from fmnist_pl.inference import evaluate, load_classifier, load_split, predict
 
     classifier = load_classifier(options.checkpoint)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from fmnist_pl.cli import DataOptions, command
 from fmnist_pl.config import UserError
+from fmnist_pl.files import write_atomically
 from fmnist_pl.schema import option
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ def work(options: Options) -> None:
             "pip install 'fmnist_pl[export]'"
         )
 
-    from fmnist_pl.callbacks import move_into_place
     from fmnist_pl.inference import load_classifier, load_split
 
     classifier = load_classifier(options.checkpoint)
@@ -57,10 +57,8 @@ def work(options: Options) -> None:
             f"to {difference:.1e}, more than {TOLERANCE:.0e}: some weights may not be finite."
         )
     path = Path(options.output)
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(content)
-        move_into_place(part, path)
+        write_atomically(path, content)
     except OSError as error:
         raise UserError(f"output={path} cannot be written: {error.strerror}.") from None
     print(f"{path}  {classifier.options.name}-{classifier.seed}, {len(content):,} bytes")

@@ -1,6 +1,7 @@
 """The pictures a trained classifier gets: in its run's folder, in TensorBoard, from `evaluate`."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fmnist_pl import figures
-from fmnist_pl.callbacks import move_into_place
+from fmnist_pl.files import write_atomically
 
 
 def draw(
@@ -75,6 +76,6 @@ def write(figure: Figure, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png")
-    move_into_place(part, path)
+    png = BytesIO()
+    figure.savefig(png, format="png")
+    write_atomically(path, png.getvalue())

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from fmnist_pl.cli import DataOptions, command
 from fmnist_pl.config import UserError
+from fmnist_pl.files import write_atomically
 from fmnist_pl.schema import option
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def write(
             np.savez_compressed(
                 arrays, embeddings=embeddings, tsne=plane, labels=labels, predictions=predictions
             )
-            store(folder / FOLDER / f"{name}.npz", arrays.getvalue())
+            write_atomically(folder / FOLDER / f"{name}.npz", arrays.getvalue())
         table = metadata(classifier.class_names, labels, predictions)
         added += store_embeddings(folder, name, spaces, table, images)
     register(folder, added)
@@ -208,8 +209,8 @@ def store_embeddings(
 
     png = io.BytesIO()
     sprite(images).save(png, "PNG", compress_level=1)
-    store(folder / FOLDER / f"{name}.png", png.getvalue())
-    store(folder / FOLDER / f"{name}.tsv", table.encode())
+    write_atomically(folder / FOLDER / f"{name}.png", png.getvalue())
+    write_atomically(folder / FOLDER / f"{name}.tsv", table.encode())
     _, height, width = images.shape
     thumbnails = SpriteMetadata(image_path=f"{FOLDER}/{name}.png", single_image_dim=[width, height])
     entries = []
@@ -218,7 +219,7 @@ def store_embeddings(
         # TensorBoard takes for text what is valid UTF-8, as the bytes of 0.0 are, not of -0.0.
         tensor = np.pad(points, [(0, 0), (0, max(0, 3 - points.shape[1]))])
         tensor[tensor == 0] = -0.0
-        store(folder / FOLDER / f"{space}.bytes", tensor.tobytes())
+        write_atomically(folder / FOLDER / f"{space}.bytes", tensor.tobytes())
         entries.append(
             EmbeddingInfo(
                 tensor_name=space,
@@ -237,8 +238,6 @@ def register(folder: Path, added: Iterable["EmbeddingInfo"]) -> None:
     from tensorboard.plugins.projector import ProjectorConfig
     from tensorboard.plugins.projector.metadata import PROJECTOR_FILENAME
 
-    from fmnist_pl.callbacks import write_atomically
-
     path, config = folder / PROJECTOR_FILENAME, ProjectorConfig()
     if path.exists():
         try:
@@ -251,15 +250,6 @@ def register(folder: Path, added: Iterable["EmbeddingInfo"]) -> None:
     config.ClearField("embeddings")
     config.embeddings.extend(entries.values())
     write_atomically(path, text_format.MessageToString(config))
-
-
-def store(path: Path, content: bytes) -> None:
-    """Write a file, or replace it as a whole."""
-    from fmnist_pl.callbacks import move_into_place
-
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    move_into_place(part, path)
 
 
 main = command(__doc__, Options, work)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
+from PIL import Image
 from torch import Tensor
 
 from fmnist_pl import pictures
-from fmnist_pl.callbacks import Progress, Record, move_into_place, write_atomically
+from fmnist_pl.callbacks import Progress, Record
 from fmnist_pl.config import CONFIG, UserError, check_same, parse_ops, resolve
 from fmnist_pl.datamodule import FashionMNIST
 from fmnist_pl.environment import describe_environment, quieten
+from fmnist_pl.files import write_atomically
 from fmnist_pl.inference import Predictions, predict
 from fmnist_pl.module import Classifier, acc_per_class
 from fmnist_pl.schema import Config
@@ -150,8 +153,9 @@ def fit_and_test(config: Config, folder: Path) -> Result:
     images, labels = (tensor.cpu().numpy() for tensor in datamodule.splits["test"])
     drawn = pictures.draw(result, "test", images, labels, predictions.probabilities, record.rows)
     pictures.save(drawn, folder / "figures")
-    for name, figure in drawn.items():
-        logger.experiment.add_figure(name, figure, len(record.rows))
+    for name in drawn:
+        picture = np.asarray(Image.open(folder / "figures" / f"{name}.png").convert("RGB"))
+        logger.experiment.add_image(name, picture, len(record.rows), dataformats="HWC")
     logger.log_hyperparams(
         hyperparameters(config),
         {name: result[name] for name in ("test/acc", "test/loss", "val/acc", "val/loss")},
@@ -163,10 +167,9 @@ def fit_and_test(config: Config, folder: Path) -> Result:
 
 def save_predictions(path: Path, predictions: Predictions, labels: Tensor) -> None:
     """Keep `logits`, float32 (N, C), and `labels`, int64 (N,), of the test images in order."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        np.savez_compressed(file, logits=predictions.logits, labels=labels.cpu())
-    move_into_place(part, path)
+    arrays = BytesIO()
+    np.savez_compressed(arrays, logits=predictions.logits, labels=labels.cpu())
+    write_atomically(path, arrays.getvalue())
 
 
 def project(

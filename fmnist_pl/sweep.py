@@ -28,9 +28,11 @@ from tqdm import tqdm
 
 from fmnist_pl.cli import fail
 from fmnist_pl.config import UserError, check_same, resolve
+from fmnist_pl.files import write_atomically
 
 STATUS = "status.json"
 LONGEST_NAME = 80
+ENDED = ("finished", "repeated", "foreign")  # states of the report's in which nothing is missing
 
 
 class Guard(Callback):
@@ -139,7 +141,6 @@ def attempt(config: DictConfig, folder: Path) -> None:
         UserError: the run failed, and `fail_fast` is set.
     """
     end_with_parent()
-    from fmnist_pl.callbacks import write_atomically
 
     def note(state: str, **details: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -224,7 +225,7 @@ class Watch(Thread):
         print(f"\n{(summary := write_report([self.folder], self.folder))}\n")
         print(f"report       {self.folder / 'report.html'}")
         print(f"TensorBoard  tensorboard --logdir {self.folder}")
-        return not summary.sweep.left_out
+        return all(run.state in ENDED for run in summary.sweep.runs)
 
 
 def epochs(folder: Path) -> int:

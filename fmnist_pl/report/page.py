@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from fmnist_pl.cli import printable
 from fmnist_pl.report.pictures import best_model, confusion_picture, curves, traces
-from fmnist_pl.report.runs import State, printable
+from fmnist_pl.report.runs import State
 from fmnist_pl.report.statistics import (
     LEVEL,
     MARGIN,

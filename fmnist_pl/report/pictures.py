@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from fmnist_pl import dataset, figures
+from fmnist_pl.cli import printable
 from fmnist_pl.config import UserError
-from fmnist_pl.report.runs import Run, printable, read_tsne
+from fmnist_pl.report.runs import Run, read_tsne
 from fmnist_pl.report.variants import Variant, published
 
 CONFUSIONS, EXAMPLES = 8, 6  # shown: pairs of classes, images of each

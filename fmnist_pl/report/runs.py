@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from fmnist_pl.cli import printable
 from fmnist_pl.config import UserError, resolve
 from fmnist_pl.report.statistics import Figures
 from fmnist_pl.schema import Config
@@ -107,11 +108,6 @@ class Run:
             right=self.logits.argmax(1) == self.labels,
             **columns,
         )
-
-
-def printable(text: str) -> str:
-    """Text in one line, without what a terminal or a browser might take for a command."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:

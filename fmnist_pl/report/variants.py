@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmnist_pl.cli import printable
 from fmnist_pl.config import CLASS_NAMES, identity, parse_ops
-from fmnist_pl.report.runs import Run, State, find_runs, printable
+from fmnist_pl.report.runs import Run, State, find_runs
 from fmnist_pl.schema import Config, Cutout, FlipHorizontal, Model, Rotate
 
 CNN: dict[str, Any] = {"channels": [32, 32], "hidden": [128, 84]}

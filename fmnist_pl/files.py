@@ -1,0 +1,30 @@
+"""Files that are there as a whole or not at all, whatever happens while they are written."""
+
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that, whatever happens, the path holds the old content or the new one.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of the attempt.
+    """
+    part = part_of(path)
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        move_into_place(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is put together before it gets its name."""
+    return path.with_name(f".{path.name}.part")
+
+
+def move_into_place(part: Path, path: Path) -> None:
+    """Rename a finished file to its name, its content on the disk first."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
