@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fmnist_pl.module import Classifier
 
 FOLDER = "embeddings"
+SPLITS = {"test": ("test",), "all": ("test", "train")}  # by the option `embeddings`
 NEIGHBOURS = 10
 EXAGGERATED, PLAIN = 100, 150  # t-SNE's iterations; more cost much and separate no better
 
@@ -40,7 +41,7 @@ EXAGGERATED, PLAIN = 100, 150  # t-SNE's iterations; more cost much and separate
 class Options:
     checkpoint: str = option(help="Checkpoint of a run.")
     embeddings: str = option(
-        "test", "Images to embed; all: training images, too.", choices=("test", "all")
+        "test", "Images to embed; all: training images, too.", choices=tuple(SPLITS)
     )
     folder: str | None = option(
         None, "TensorBoard's; if not given, the run's, or for a checkpoint elsewhere, its own."
@@ -55,7 +56,7 @@ def work(options: Options) -> None:
     classifier = load_classifier(options.checkpoint)
     splits = {
         split: load_split(classifier, split, options.data.root)
-        for split in (("test",) if options.embeddings == "test" else ("test", "train"))
+        for split in SPLITS[options.embeddings]
     }
     checkpoint = Path(options.checkpoint).absolute()
     beside = checkpoint.parent
