@@ -7,7 +7,8 @@
 and operations; (c) the usual Lightning pipeline: torchvision's transforms on single images, a
 DataLoader with its best number of workers, metrics logged in every step; and the floor: the net's
 floating-point operations at the rate of a large matrix product on this machine. All are interleaved
-in one process, so that a busy machine hurts all alike; the ratios are what counts.
+in one run, so that a busy machine hurts all alike, each in a process of its own, so that no way
+profits from another's settings. The nets are the same, and the ratios are what counts.
 """
 
 import resource
@@ -15,8 +16,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -28,7 +28,7 @@ from fmnist_pl.config import CONF_DIR, UserError, parse_ops, resolve
 from fmnist_pl.schema import Config, option
 
 MODELS = ("mlp", "cnn", "cnn_bn")
-WAYS = ("fmnist_pl", "bare loop", "usual Lightning")
+WAYS = ("fmnist_pl", "bare loop", "usual Lightning", "floor")
 WORKERS = (0, 1, 2, 4)
 
 
@@ -36,7 +36,8 @@ WORKERS = (0, 1, 2, 4)
 class Options:
     models: str = option(",".join(MODELS), "Which models, separated by commas.")
     repeats: int = option(5, "Epochs of each.", ge=1)
-    memory: str | None = option(None, "Only this way, once, and its peak memory in MB.")
+    way: str | None = option(None, "Only this way, once: seconds and peak memory in MB.")
+    workers: int = option(0, "Of the DataLoader, with way.", ge=0)
 
 
 def configuration(model: str) -> Config:
@@ -235,16 +236,26 @@ def floor(config: Config) -> float:
     return operations / (2 * n**3 / median(seconds))
 
 
-def ways(config: Config, workers: int) -> Iterator[tuple[str, Callable[[], float]]]:
-    yield from zip(
-        WAYS,
-        (lambda: ours(config), lambda: bare(config), lambda: usual(config, workers)),
-        strict=True,
-    )
+def measure(config: Config, way: str, workers: int) -> float:
+    return {
+        "fmnist_pl": lambda: ours(config),
+        "bare loop": lambda: bare(config),
+        "usual Lightning": lambda: usual(config, workers),
+        "floor": lambda: floor(config),
+        "workers": lambda: float(best_workers(config)),
+    }[way]()
 
 
 def best_workers(config: Config) -> int:
     return min(WORKERS, key=lambda workers: usual(config, workers, batches=300))
+
+
+def measure_apart(model: str, way: str, workers: int = 0) -> tuple[float, float]:
+    """The figure and the peak memory, MB, of a process of its own."""
+    command = [sys.executable, __file__, f"models={model}", f"way={way}", f"workers={workers}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    figure, peak = done.stdout.split()[-2:]
+    return float(figure), float(peak)
 
 
 def work(options: Options) -> None:
@@ -253,57 +264,44 @@ def work(options: Options) -> None:
     for model in models:
         if model not in MODELS:
             raise UserError(f"models={options.models}: {model} is not one of {', '.join(MODELS)}.")
-    if options.memory:
-        way = dict(ways(configuration(models[0]), workers=1))[options.memory]
-        way()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(f"peak {peak / 1024:.0f} MB, DataLoader workers not counted")
+    if options.way:
+        figure = measure(configuration(models[0]), options.way, options.workers)
+        print(figure, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
 
-    from fmnist_pl.environment import describe_environment
-
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    workers = {model: best_workers(configuration(model)) for model in models}
+    peak: dict[tuple[str, str], float] = {}
+    workers = {model: int(measure_apart(model, "workers")[0]) for model in models}
     for repeat in range(options.repeats):
         for model in models:
-            config = configuration(model)
-            for way, measure in ways(config, workers[model]):
-                seconds[model, way].append(measure())
-            seconds[model, "floor"].append(floor(config))
+            for way in WAYS:
+                figure, peak[model, way] = measure_apart(model, way, workers[model])
+                seconds[model, way].append(figure)
         print(f"repeat {repeat + 1} of {options.repeats} done", file=sys.stderr, flush=True)
 
     import torch
 
-    hardware = describe_environment(torch.device("cpu"), 1)
-    print(asdict(options) | hardware["hardware"] | hardware["versions"])
-    print(
-        f"{'':8} {'seconds an epoch':>16} {'min':>7} {'max':>7} {'to bare loop':>13} (min to max)"
-    )
+    from fmnist_pl.environment import describe_environment
+
+    environment = describe_environment(torch.device("cpu"), 1)
+    print(environment["hardware"] | environment["versions"])
+    print(f"{'seconds an epoch':32} {'min':>7} {'max':>7}  {'in bare loops':22} peak MB")
     for model in models:
-        reference = seconds[model, "bare loop"]
-        for way in (*WAYS, "floor"):
+        for way in WAYS:
             values = seconds[model, way]
-            ratios = [value / base for value, base in zip(values, reference, strict=True)]
             print(
-                f"{model:8} {way:16} {median(values):7.2f} {min(values):7.2f} {max(values):7.2f} "
-                f"{median(ratios):7.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+                f"{model:8} {way:15} {median(values):7.2f} {min(values):7.2f} {max(values):7.2f}  "
+                f"{ratios(values, seconds[model, 'bare loop']):22} {peak[model, way]:7.0f}"
             )
-        ratios = [
-            usual / ours
-            for usual, ours in zip(
-                seconds[model, "usual Lightning"], seconds[model, "fmnist_pl"], strict=True
-            )
-        ]
         print(
-            f"{model:8} usual Lightning ({workers[model]} workers) takes {median(ratios):.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f}) times as long as fmnist_pl"
+            f"{model:8} usual Lightning ({workers[model]} workers) in epochs of fmnist_pl: "
+            f"{ratios(seconds[model, 'usual Lightning'], seconds[model, 'fmnist_pl'])}"
         )
-    for way in WAYS:
-        arguments = [f"models={models[-1]}", f"memory={way}"]
-        done = subprocess.run(
-            [sys.executable, __file__, *arguments], capture_output=True, text=True, check=True
-        )
-        print(f"{models[-1]:8} {way:16} {done.stdout.strip().splitlines()[-1]}")
+
+
+def ratios(values: list[float], references: list[float]) -> str:
+    each = [value / reference for value, reference in zip(values, references, strict=True)]
+    return f"{median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
 
 
 main = command(__doc__, Options, work)

@@ -106,10 +106,11 @@ class Classifier(L.LightningModule):
 
         logits, labels, penalties = map(torch.cat, zip(*self.outputs.pop(stage), strict=True))
         figures, self.confusion[stage] = figures_of(logits, labels, penalties, reduce)
+        epochs = self.current_epoch + (stage != "test")  # the test comes after the last
         self.log_dict(
             {
                 **{f"{stage}/{name}": figure for name, figure in figures.items()},
-                "step": float(self.current_epoch + 1),  # Lightning: the loggers' x axis
+                "step": float(epochs),  # Lightning: the loggers' x axis
             }
         )
 

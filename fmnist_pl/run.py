@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from fmnist_pl import pictures
+from fmnist_pl import pictures, projector
 from fmnist_pl.callbacks import Progress, Record
 from fmnist_pl.config import CONFIG, UserError, check_same, parse_ops, resolve
 from fmnist_pl.datamodule import FashionMNIST
@@ -178,12 +178,8 @@ def project(
     """Write the embeddings that the configuration asks for; how well they separate the classes."""
     if embeddings == "none":
         return None
-    from fmnist_pl import projector  # brings scikit-learn
-
-    splits = ("test",) if embeddings == "test" else ("test", "train")
-    return projector.write(
-        folder, classifier, {split: datamodule.splits[split] for split in splits}
-    )
+    splits = {split: datamodule.splits[split] for split in projector.SPLITS[embeddings]}
+    return projector.write(folder, classifier, splits)
 
 
 def hyperparameters(config: Config) -> dict[str, Any]:
