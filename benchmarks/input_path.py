@@ -5,10 +5,11 @@
 
 (a) `fmnist_pl` as users run it, all its logging on; (b) a bare PyTorch loop over the same tensors
 and operations; (c) the usual Lightning pipeline: torchvision's transforms on single images, a
-DataLoader with its best number of workers, metrics logged in every step; and the floor: the net's
-floating-point operations at the rate of a large matrix product on this machine. All are interleaved
-in one run, so that a busy machine hurts all alike, each in a process of its own, so that no way
-profits from another's settings. The nets are the same, and the ratios are what counts.
+DataLoader with its best number of workers, metrics logged in every step, with our net and with the
+net as one writes it (ReLU before pooling, PyTorch's default memory format); and the floor: the
+net's floating-point operations at the rate of a large matrix product on this machine. All are
+interleaved in one run, so that a busy machine hurts all alike, each in a process of its own, so
+that no way profits from another's settings. The ratios are what counts.
 """
 
 import resource
@@ -21,14 +22,17 @@ from itertools import chain
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fmnist_pl.cli import command
 from fmnist_pl.config import CONF_DIR, UserError, parse_ops, resolve
-from fmnist_pl.schema import Config, option
+from fmnist_pl.schema import Config, Model, option
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MODELS = ("mlp", "cnn", "cnn_bn")
-WAYS = ("fmnist_pl", "bare loop", "usual Lightning", "floor")
+WAYS = ("fmnist_pl", "bare loop", "usual Lightning", "usual, plain net", "floor")
 WORKERS = (0, 1, 2, 4)
 
 
@@ -111,7 +115,26 @@ def bare(config: Config) -> float:
     return time.perf_counter() - start
 
 
-def usual(config: Config, workers: int, batches: int | None = None) -> float:
+def plain_net(model: Model) -> "nn.Module":
+    """The net as one writes it; initial weights are PyTorch's."""
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    channels, size = 1, 28
+    for filters in model.channels:
+        layers.append(nn.Conv2d(channels, filters, kernel_size=3, padding="same"))
+        layers += [nn.BatchNorm2d(filters)] if model.batch_norm else []
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        channels, size = filters, size // 2
+    layers.append(nn.Flatten())
+    units = channels * size * size
+    for hidden in model.hidden:
+        layers += [nn.Linear(units, hidden), nn.ReLU()]
+        units = hidden
+    return nn.Sequential(*layers, nn.Linear(units, 10))
+
+
+def usual(config: Config, net: "nn.Module", workers: int, batches: int | None = None) -> float:
     """The epoch under way from its first batch on; with `batches`, that many."""
     import lightning as L
     import torch
@@ -124,7 +147,6 @@ def usual(config: Config, workers: int, batches: int | None = None) -> float:
     from fmnist_pl import dataset
     from fmnist_pl.datamodule import split_indices
     from fmnist_pl.environment import quieten
-    from fmnist_pl.nets import build_net
 
     quieten()
     scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
@@ -150,7 +172,7 @@ def usual(config: Config, workers: int, batches: int | None = None) -> float:
     class Module(L.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.net = build_net(config.model, 10)
+            self.net = net
             self.accuracy = torch.nn.ModuleDict(
                 {"train_": MulticlassAccuracy(10), "val": MulticlassAccuracy(10)}
             )
@@ -237,17 +259,23 @@ def floor(config: Config) -> float:
 
 
 def measure(config: Config, way: str, workers: int) -> float:
+    from fmnist_pl.nets import build_net
+
     return {
         "fmnist_pl": lambda: ours(config),
         "bare loop": lambda: bare(config),
-        "usual Lightning": lambda: usual(config, workers),
+        "usual Lightning": lambda: usual(config, build_net(config.model, 10), workers),
+        "usual, plain net": lambda: usual(config, plain_net(config.model), workers),
         "floor": lambda: floor(config),
         "workers": lambda: float(best_workers(config)),
     }[way]()
 
 
 def best_workers(config: Config) -> int:
-    return min(WORKERS, key=lambda workers: usual(config, workers, batches=300))
+    return min(
+        WORKERS,
+        key=lambda workers: usual(config, plain_net(config.model), workers, batches=300),
+    )
 
 
 def measure_apart(model: str, way: str, workers: int = 0) -> tuple[float, float]:
@@ -290,13 +318,14 @@ def work(options: Options) -> None:
         for way in WAYS:
             values = seconds[model, way]
             print(
-                f"{model:8} {way:15} {median(values):7.2f} {min(values):7.2f} {max(values):7.2f}  "
+                f"{model:8} {way:16} {median(values):7.2f} {min(values):7.2f} {max(values):7.2f}  "
                 f"{ratios(values, seconds[model, 'bare loop']):22} {peak[model, way]:7.0f}"
             )
-        print(
-            f"{model:8} usual Lightning ({workers[model]} workers) in epochs of fmnist_pl: "
-            f"{ratios(seconds[model, 'usual Lightning'], seconds[model, 'fmnist_pl'])}"
-        )
+        for way in WAYS[2:4]:
+            print(
+                f"{model:8} {way} ({workers[model]} workers) in epochs of fmnist_pl: "
+                f"{ratios(seconds[model, way], seconds[model, 'fmnist_pl'])}"
+            )
 
 
 def ratios(values: list[float], references: list[float]) -> str:
