@@ -123,6 +123,7 @@ class Progress(ProgressBar):
         assert isinstance(trainer.train_dataloader, TrainChunks)
         steps = trainer.train_dataloader.num_batches
         self.bar = tqdm(
+            desc=self.name,
             total=(trainer.max_epochs or 0) * steps,
             initial=trainer.current_epoch * steps,
             unit="batch",
@@ -150,17 +151,17 @@ class Progress(ProgressBar):
 
     def show(self, epoch: int, trainer: L.Trainer) -> None:
         """Name the epoch under way and give the figures of the one before."""
-        figures = " ".join(
-            f"{name} {self.record.rows[-1][name]:.4f}"
-            for name in ("train/loss", "train/acc", "val/loss", "val/acc")
-            if self.record.rows
+        row = self.record.rows[-1] if self.record.rows else {}
+        figures = ", ".join(
+            f"{name} {row[f'train/{name}']:.3f} val {row[f'val/{name}']:.3f}"
+            for name in ("loss", "acc")
+            if row
         )
         self.bar.set_description_str(
             f"{self.name} epoch {epoch}/{trainer.max_epochs}", refresh=False
         )
         self.bar.set_postfix_str(figures)
-        if self.bar.disable and self.record.rows and trainer.is_global_zero:
-            row = self.record.rows[-1]
+        if self.bar.disable and row and trainer.is_global_zero:
             print(
                 f"{self.name} epoch {row['epoch']}/{trainer.max_epochs}: {figures}, "
                 f"{row['seconds']:.1f} s",
