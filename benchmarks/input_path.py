@@ -5,11 +5,11 @@
 
 (a) `fmnist_pl` as users run it, all its logging on; (b) a bare PyTorch loop over the same tensors
 and operations; (c) the usual Lightning pipeline: torchvision's transforms on single images, a
-DataLoader with its best number of workers, metrics logged in every step, with our net and with the
-net as one writes it (ReLU before pooling, PyTorch's default memory format); and the floor: the
-net's floating-point operations at the rate of a large matrix product on this machine. All are
-interleaved in one run, so that a busy machine hurts all alike, each in a process of its own, so
-that no way profits from another's settings. The ratios are what counts.
+DataLoader with its best number of workers, metrics logged in every step, the net built of PyTorch's
+layers in the order of the study; and the floor: the net's floating-point operations at the rate of
+a large matrix product on this machine. All are interleaved in one run, so that a busy machine hurts
+all alike, each in a process of its own, so that no way profits from another's settings. The ratios
+are what counts.
 """
 
 import resource
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 MODELS = ("mlp", "cnn", "cnn_bn")
-WAYS = ("fmnist_pl", "bare loop", "usual Lightning", "usual, plain net", "floor")
+WAYS = ("fmnist_pl", "bare loop", "usual Lightning", "floor")
 WORKERS = (0, 1, 2, 4)
 
 
@@ -134,7 +134,7 @@ def plain_net(model: Model) -> "nn.Module":
     return nn.Sequential(*layers, nn.Linear(units, 10))
 
 
-def usual(config: Config, net: "nn.Module", workers: int, batches: int | None = None) -> float:
+def usual(config: Config, workers: int, batches: int | None = None) -> float:
     """The epoch under way from its first batch on; with `batches`, that many."""
     import lightning as L
     import torch
@@ -172,7 +172,7 @@ def usual(config: Config, net: "nn.Module", workers: int, batches: int | None = 
     class Module(L.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.net = net
+            self.net = plain_net(config.model)
             self.accuracy = torch.nn.ModuleDict(
                 {"train_": MulticlassAccuracy(10), "val": MulticlassAccuracy(10)}
             )
@@ -259,13 +259,10 @@ def floor(config: Config) -> float:
 
 
 def measure(config: Config, way: str, workers: int) -> float:
-    from fmnist_pl.nets import build_net
-
     return {
         "fmnist_pl": lambda: ours(config),
         "bare loop": lambda: bare(config),
-        "usual Lightning": lambda: usual(config, build_net(config.model, 10), workers),
-        "usual, plain net": lambda: usual(config, plain_net(config.model), workers),
+        "usual Lightning": lambda: usual(config, workers),
         "floor": lambda: floor(config),
         "workers": lambda: float(best_workers(config)),
     }[way]()
@@ -274,7 +271,7 @@ def measure(config: Config, way: str, workers: int) -> float:
 def best_workers(config: Config) -> int:
     return min(
         WORKERS,
-        key=lambda workers: usual(config, plain_net(config.model), workers, batches=300),
+        key=lambda workers: usual(config, workers, batches=300),
     )
 
 
@@ -321,11 +318,10 @@ def work(options: Options) -> None:
                 f"{model:8} {way:16} {median(values):7.2f} {min(values):7.2f} {max(values):7.2f}  "
                 f"{ratios(values, seconds[model, 'bare loop']):22} {peak[model, way]:7.0f}"
             )
-        for way in WAYS[2:4]:
-            print(
-                f"{model:8} {way} ({workers[model]} workers) in epochs of fmnist_pl: "
-                f"{ratios(seconds[model, way], seconds[model, 'fmnist_pl'])}"
-            )
+        print(
+            f"{model:8} usual Lightning ({workers[model]} workers) in epochs of fmnist_pl: "
+            f"{ratios(seconds[model, 'usual Lightning'], seconds[model, 'fmnist_pl'])}"
+        )
 
 
 def ratios(values: list[float], references: list[float]) -> str:

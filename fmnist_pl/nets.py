@@ -6,8 +6,10 @@ normalisation with epsilon 1e-3 and running averages that keep 0.99 of their val
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmnist_pl.schema import Model
@@ -20,6 +22,72 @@ class Flatten(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class Block(nn.Module):
+    """3x3 convolution, batch norm if asked for, ReLU, 2x2 max-pooling.
+
+    Whatever grows with its argument can be done after taking the maximum, on a quarter of the
+    values: adding the bias, normalising, ReLU. Batch norm falls with its argument where gamma is
+    negative: there the kernels are turned in sign, which normalising undoes.
+    """
+
+    def __init__(self, channels: int, filters: int, batch_norm: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, filters, kernel_size=3, padding=1)
+        self.norm = nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01) if batch_norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, filters, H / 2, W / 2)."""
+        kernel, bias = self.conv.weight, self.conv.bias
+        assert bias is not None
+        if self.norm is None:
+            return F.relu(F.max_pool2d(F.conv2d(x, kernel, padding=1), 2) + bias[:, None, None])
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.momentum is not None
+        sign = torch.ones_like(norm.weight).copysign(norm.weight.detach())
+        maps, bias = F.conv2d(x, kernel * sign[:, None, None, None], padding=1), bias * sign
+        if self.training:
+            mean, var, largest = MomentsAndMaxima.apply(maps.to(kernel.dtype))
+            mean = mean + bias
+            with torch.no_grad():
+                norm.running_mean.lerp_(mean * sign, norm.momentum)
+                norm.running_var.lerp_(var, norm.momentum)
+        else:
+            mean, var, largest = norm.running_mean * sign, norm.running_var, F.max_pool2d(maps, 2)
+        scale = norm.weight.abs() * (var + norm.eps).rsqrt()
+        shift = norm.bias + (bias - mean) * scale
+        return F.relu(torch.addcmul(shift[:, None, None], largest, scale[:, None, None]))
+
+
+class MomentsAndMaxima(torch.autograd.Function):
+    """Mean and variance (C,) of each channel of maps (B, C, H, W), and their 2x2 maxima.
+
+    Together, because backwards they write the gradient of the maps in one pass where
+    `F.batch_norm` and `F.max_pool2d` make five.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, var = torch.batch_norm_update_stats(maps, None, None, 0.0)
+        largest, places = F.max_pool2d(maps, 2, return_indices=True)
+        ctx.save_for_backward(maps, mean, places)
+        return mean, var, largest
+
+    @staticmethod
+    def backward(ctx: Any, d_mean: Tensor, d_var: Tensor, d_largest: Tensor) -> Tensor:
+        maps, mean, places = ctx.saved_tensors
+        count = maps.numel() // maps.shape[1]
+        slope = d_var * (2 / count)
+        offset = d_mean / count - mean * slope
+        gradient = torch.addcmul(offset[:, None, None], maps, slope[:, None, None])
+        flat, flat_places, flat_largest = (
+            tensor.permute(0, 2, 3, 1).flatten(1, 2) for tensor in (gradient, places, d_largest)
+        )  # (B, H * W, C)
+        flat.scatter_add_(1, flat_places, flat_largest)
+        return gradient
 
 
 class Net(nn.Sequential):
@@ -37,11 +105,7 @@ def build_net(model: Model, num_classes: int) -> Net:
     layers: list[nn.Module] = []
     channels, size = 1, IMAGE_SIZE
     for filters in model.channels:
-        layers.append(nn.Conv2d(channels, filters, kernel_size=3, padding=1))
-        if model.batch_norm:
-            layers.append(nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01))
-        # Pooling and ReLU commute, and a pooled map is a quarter of the work.
-        layers += [nn.MaxPool2d(2), nn.ReLU()]
+        layers.append(Block(channels, filters, model.batch_norm))
         channels, size = filters, size // 2
 
     layers.append(Flatten())

@@ -8,7 +8,6 @@ from itertools import chain, islice
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import update_bn
 
 from fmnist_pl.callbacks import Record
 from fmnist_pl.datamodule import EvalBatches, FashionMNIST
@@ -41,10 +40,18 @@ def acc_by_weights(
     return {name: accuracy(net, test) for name, net in nets.items()}
 
 
+@torch.no_grad()
 def refreshed(net: nn.Module, datamodule: FashionMNIST) -> nn.Module:
     """The net with batch-norm averages of its own weights, over augmented training images."""
+    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     batches = chain.from_iterable(datamodule.train_dataloader())
-    update_bn(islice(batches, -(-FRESH_IMAGES // datamodule.data.batch_size)), net)
+    net.train()
+    for i, (images, _) in enumerate(
+        islice(batches, -(-FRESH_IMAGES // datamodule.data.batch_size)), 1
+    ):
+        for norm in norms:
+            norm.momentum = 1 / i  # so the running averages are plain ones
+        net(images)
     return net
 
 

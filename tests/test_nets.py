@@ -1,5 +1,6 @@
 """The six nets against values computed by Keras itself."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from fmnist_pl import dataset
 from fmnist_pl.config import CONF_DIR, resolve
 from fmnist_pl.datamodule import split_indices, to_float
-from fmnist_pl.nets import Net, build_net, kernels, penalty
+from fmnist_pl.nets import Block, Flatten, Net, build_net, kernels, penalty
 from fmnist_pl.schema import Model
 
 # Keras 3.15, TensorFlow 2.21, CPU, float32: weights drawn as in `keras_weights` below, dropout 0.
@@ -140,10 +141,9 @@ def test_parameter_counts(name: str, classes: int, count: int) -> None:
 
 
 def test_initial_weights_are_glorot_uniform() -> None:
-    net = build_net(configured("cnn_bn"), 10)
-    conv, dense = net.features[4], net.features[9]
-    assert isinstance(conv, nn.Conv2d)
-    assert isinstance(dense, nn.Linear)
+    layers = list(build_net(configured("cnn_bn"), 10).modules())
+    conv = [layer for layer in layers if isinstance(layer, nn.Conv2d)][1]
+    dense = next(layer for layer in layers if isinstance(layer, nn.Linear))
     for layer, fan_in, fan_out in ((conv, 32 * 9, 32 * 9), (dense, 7 * 7 * 32, 128)):
         limit = (6 / (fan_in + fan_out)) ** 0.5
         assert layer.weight.abs().max().item() == pytest.approx(limit, rel=0.01)
@@ -152,15 +152,48 @@ def test_initial_weights_are_glorot_uniform() -> None:
         assert not layer.bias.any()
 
 
-def test_batch_norm_and_dropout_are_where_the_protocol_has_them() -> None:
+def test_dropout_is_where_the_protocol_has_it() -> None:
     layers = [type(layer) for layer in build_net(configured("cnn_bn_dropout"), 10).features]
-    block = [nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.ReLU]
-    hidden = [nn.Linear, nn.ReLU, nn.Dropout]
-    assert layers[:8] == block * 2
-    assert layers[9:] == hidden * 2
-    norm = build_net(configured("cnn_bn"), 10).features[1]
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert (norm.eps, norm.momentum) == (1e-3, 0.01)
+    assert layers == [Block, Block, Flatten, *[nn.Linear, nn.ReLU, nn.Dropout] * 2]
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_block_is_the_layers_of_the_protocol(
+    batch_norm: bool, training: bool, layout: torch.memory_format
+) -> None:
+    """PyTorch's own layers, in the study's order: outputs, gradients, running averages."""
+    torch.manual_seed(0)
+    block = Block(3, 16, batch_norm).double().to(memory_format=layout)
+    layers = [block.conv, nn.ReLU(), nn.MaxPool2d(2)]
+    if block.norm:
+        assert (block.norm.eps, block.norm.momentum) == (1e-3, 0.01)
+        assert block.norm.running_var is not None
+        before = block.norm.running_var.uniform_(0.5, 2).clone()
+        layers.insert(1, copy.deepcopy(block.norm))
+    nn.init.normal_(block.conv.bias)
+    plain = nn.Sequential(*copy.deepcopy(layers))
+    for module in (block.norm, plain[1]) if block.norm else ():
+        assert isinstance(module, nn.BatchNorm2d)
+        module.weight.data = torch.linspace(-1, 1, 16, dtype=torch.float64)  # both signs
+        module.bias.data = torch.linspace(1, -2, 16, dtype=torch.float64)
+
+    images = torch.randn(4, 3, 10, 7, dtype=torch.float64).contiguous(memory_format=layout)
+    results = []
+    for net in (block.train(training), plain.train(training)):
+        seen = images.clone().requires_grad_()
+        out = net(seen)
+        (out * torch.linspace(-1, 1, out[0].numel()).view(out[0].shape)).sum().backward()
+        results.append([out, seen.grad, *(parameter.grad for parameter in net.parameters())])
+    for ours, reference in zip(*results, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-10)
+    if block.norm:
+        torch.testing.assert_close(block.norm.running_mean, plain[1].running_mean)
+        # Of n values a channel Keras takes the mean square, PyTorch divides by n - 1.
+        n, kept = 4 * 10 * 7, 0.99 * before
+        expected = kept + (plain[1].running_var - kept) * (n - 1) / n if training else before
+        torch.testing.assert_close(block.norm.running_var, expected)
 
 
 def test_penalty_of_known_weights() -> None:
