@@ -95,6 +95,7 @@ class Record(Checkpoint):
                 copy.hardlink_to(part)
                 move_into_place(copy, self.best)
             move_into_place(part, self.last)
+        trainer.strategy.barrier()  # no device goes on before the files are there
 
     def write_table(self) -> None:
         table = io.StringIO()
@@ -118,6 +119,9 @@ class Progress(ProgressBar):
         super().__init__()
         self.name, self.record = name, record
         self.bar: tqdm[Any] = tqdm(disable=True)
+
+    def disable(self) -> None:
+        """What Lightning asks of all processes but the first; `on_train_start` sees to it."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(trainer.train_dataloader, TrainChunks)

@@ -181,14 +181,18 @@ class FashionMNIST(L.LightningDataModule):
         rank, world_size = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
-        if self.data.batch_size % world_size:
-            raise UserError(
-                f"data.batch_size={self.data.batch_size}: must be a multiple of the number of "
-                f"devices, {world_size}, which share each batch."
-            )
+        images, labels = self.splits["train"]
+        batch_size = self.data.batch_size
+        for size in (batch_size, len(labels) % batch_size):  # the last batch may be short
+            if size % world_size:
+                raise UserError(
+                    f"data.batch_size={batch_size}: {world_size} devices cannot have equal shares "
+                    f"of a batch of {size} images."
+                )
         chunks = TrainChunks(
-            *self.splits["train"],
-            self.data.batch_size,
+            images,
+            labels,
+            batch_size,
             self.ops,
             self.seed,
             rank,

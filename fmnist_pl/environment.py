@@ -61,5 +61,6 @@ def quieten() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*is smaller than the logging interval.*",
         ".*LeafSpec.*is deprecated.*",
+        ".*It is recommended to use .*sync_dist=True.*",  # what is logged is the same everywhere
     ):
         warnings.filterwarnings("ignore", message)

@@ -53,8 +53,16 @@ class Classifier(L.LightningModule):
         self.confusion: dict[str, Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C) of images (B, 1, 28, 28), float in [0, 1]."""
-        logits: Tensor = self.net(images)
+        """Logits (B, C) of images (B, 1, 28, 28), float in [0, 1].
+
+        Training may compile the net or use mixed precision; what it has learned is evaluated
+        without, so that figures of a checkpoint are the same everywhere.
+        """
+        if self.training:
+            logits: Tensor = self.net(images)
+        else:
+            with torch.autocast(images.device.type, enabled=False):
+                logits = self.net.head(self.net.features(images))
         return logits
 
     def step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from fmnist_pl.schema import Model
 
@@ -66,12 +66,16 @@ class MomentsAndMaxima(torch.autograd.Function):
     """Mean and variance (C,) of each channel of maps (B, C, H, W), and their 2x2 maxima.
 
     Together, because backwards they write the gradient of the maps in one pass where
-    `F.batch_norm` and `F.max_pool2d` make five.
+    `F.batch_norm` and `F.max_pool2d` make five. The moments are those of the whole batch, also
+    where several devices have equal shares of it.
     """
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, var = torch.batch_norm_update_stats(maps, None, None, 0.0)
+        if device_count() > 1:
+            mean, mean_square = mean_over_devices(torch.stack([mean, var + mean**2]))
+            var = mean_square - mean**2
         largest, places = F.max_pool2d(maps, 2, return_indices=True)
         ctx.save_for_backward(maps, mean, places)
         return mean, var, largest
@@ -80,6 +84,8 @@ class MomentsAndMaxima(torch.autograd.Function):
     def backward(ctx: Any, d_mean: Tensor, d_var: Tensor, d_largest: Tensor) -> Tensor:
         maps, mean, places = ctx.saved_tensors
         count = maps.numel() // maps.shape[1]
+        if device_count() > 1:
+            d_mean, d_var = mean_over_devices(torch.stack([d_mean, d_var]))
         slope = d_var * (2 / count)
         offset = d_mean / count - mean * slope
         gradient = torch.addcmul(offset[:, None, None], maps, slope[:, None, None])
@@ -88,6 +94,17 @@ class MomentsAndMaxima(torch.autograd.Function):
         )  # (B, H * W, C)
         flat.scatter_add_(1, flat_places, flat_largest)
         return gradient
+
+
+def device_count() -> int:
+    """How many processes train this net together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def mean_over_devices(values: Tensor) -> Tensor:
+    """The mean, element by element, of what each device gives, in place."""
+    distributed.all_reduce(values)
+    return values.div_(device_count())
 
 
 class Net(nn.Sequential):

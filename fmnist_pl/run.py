@@ -2,10 +2,14 @@
 
 A folder with `result.json` is a finished run; with `config.yaml` alone, an unfinished one, which
 the same configuration continues from `checkpoints/last.ckpt`.
+
+Several processes may train one run, one for each device. All of them pass through here; the first
+owns the folder, and the others only read in it.
 """
 
 import fcntl
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,13 +22,18 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from fmnist_pl import pictures, projector
+from fmnist_pl import pictures, projector, slurm
 from fmnist_pl.callbacks import Progress, Record
 from fmnist_pl.config import CONFIG, UserError, check_same, parse_ops, resolve
 from fmnist_pl.datamodule import FashionMNIST
@@ -62,24 +71,46 @@ def run(config: Config, folder: Path) -> Result:
         folder: created if need be. A finished run of the same configuration there is answered
             from its `result.json`, an unfinished one continues.
 
+    Returns:
+        The content of `result.json`; for a process other than the first, nothing.
+
     Raises:
-        UserError: an impossible configuration; a folder with another run or in use; no data.
+        UserError: an impossible configuration; a folder with another run or in use; no data; no
+            such devices.
     """
     config = resolve(config)
+    if (times := slurm.requeues()) > config.max_requeues:
+        raise UserError(
+            f"SLURM has queued this job again {times} times; max_requeues={config.max_requeues}."
+        )
+    if slurm.rank():
+        if not (folder / RESULT).exists():
+            fit_and_test(config, folder, build_trainer(config, folder))
+        return {}
     with locked(folder):
         if config.overwrite:
-            for pattern in OWN_FILES:
-                for path in folder.glob(pattern):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if (folder / CONFIG).exists():
-            check_same(config, folder)
-        else:
-            write_atomically(folder / CONFIG, OmegaConf.to_yaml(config))
+            clear(folder)
+        check_same(config, folder)
         if not (folder / RESULT).exists():
-            content = json.dumps(fit_and_test(config, folder), indent=1)
+            trainer = build_trainer(config, folder)
+            write_atomically(folder / CONFIG, OmegaConf.to_yaml(config))
+            content = json.dumps(fit_and_test(config, folder, trainer), indent=1)
             write_atomically(folder / RESULT, content + "\n")
         result: Result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return result
+
+
+def clear(folder: Path) -> None:
+    """Delete what a run leaves in its folder, and nothing else.
+
+    Raises:
+        UserError: other processes of the same run may be reading it.
+    """
+    if slurm.processes() > 1:
+        raise UserError(f"overwrite=true is for one process: delete {folder} instead.")
+    for pattern in OWN_FILES:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
@@ -103,15 +134,64 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def fit_and_test(config: Config, folder: Path) -> Result:
-    """Train from scratch or from the last checkpoint, test, and leave all that a run leaves."""
+def build_trainer(config: Config, folder: Path) -> L.Trainer:
+    """Lightning's Trainer with all that belongs to a run.
+
+    Raises:
+        UserError: there are no such devices, or other than have been started.
+    """
     quieten()
     if config.threads:
         torch.set_num_threads(config.threads)
-    data, seed = config.data, config.seed
+        os.environ["OMP_NUM_THREADS"] = str(config.threads)  # for processes that Lightning starts
     options = asdict(config.trainer)
-    limit = options.pop("limit_train_batches")  # Lightning would count chunks
-    datamodule = FashionMNIST(data, config.classes, parse_ops(config.augment.ops), seed, limit)
+    del options["limit_train_batches"]  # Lightning would count chunks
+    record = Record(folder)
+    progress = [Progress(f"{config.name}-{config.seed}", record)]
+    try:
+        trainer = L.Trainer(
+            **options,
+            logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+            callbacks=[record, *(progress if config.trainer.enable_progress_bar else [])],
+            plugins=[cluster_environment()],
+            default_root_dir=folder,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        given = ", ".join(f"{name}={options[name]}" for name in ("accelerator", "devices"))
+        raise UserError(f"trainer: {given}: {str(error).partition(chr(10))[0]}") from None
+    if slurm.processes() not in (1, trainer.world_size):
+        raise UserError(
+            f"trainer.devices={trainer.num_devices} on trainer.num_nodes={trainer.num_nodes} "
+            f"nodes, but {slurm.processes()} processes have been started."
+        )
+    return trainer
+
+
+def cluster_environment() -> ClusterEnvironment:
+    """Who started the processes of this run: SLURM, torchrun, or Lightning itself."""
+    if slurm.is_task():
+        return SLURMEnvironment(auto_requeue=False)
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    return LightningEnvironment()
+
+
+def fit_and_test(config: Config, folder: Path, trainer: L.Trainer) -> Result:
+    """Train from scratch or from the last checkpoint, test, and leave all that a run leaves.
+
+    Every process of the run trains and tests; the first alone writes, and returns the result.
+    """
+    data, seed = config.data, config.seed
+    datamodule = FashionMNIST(
+        data,
+        config.classes,
+        parse_ops(config.augment.ops),
+        seed,
+        config.trainer.limit_train_batches,
+    )
     classifier = Classifier(
         asdict(config.model),
         config.classes,
@@ -119,19 +199,12 @@ def fit_and_test(config: Config, folder: Path) -> Result:
         seed,
         data={"val_size": data.val_size, "split_seed": data.split_seed},
     )
-    record = Record(folder)
-    progress = [Progress(f"{config.name}-{seed}", record)]
-    logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+    if config.compile:
+        classifier.net.compile()
+    record, logger = trainer.checkpoint_callback, trainer.logger
+    assert isinstance(record, Record)
+    assert isinstance(logger, TensorBoardLogger)
     logger.log_hyperparams(hyperparameters(config))
-    trainer = L.Trainer(
-        **options,
-        logger=logger,
-        callbacks=[record, *(progress if config.trainer.enable_progress_bar else [])],
-        default_root_dir=folder,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
     checkpoint = record.last if record.last.exists() else None
     try:
         trainer.fit(classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -142,11 +215,14 @@ def fit_and_test(config: Config, folder: Path) -> Result:
     tested = record.best if config.test.checkpoint == "best" else record.last
     trainer.test(classifier, datamodule, ckpt_path=tested, weights_only=True, verbose=False)
 
+    by_weights = acc_by_weights(classifier, record, datamodule)
+    if not trainer.is_global_zero:
+        return {}
     predictions = predict(classifier.eval(), datamodule.splits["test"][0])
     save_predictions(folder / PREDICTIONS, predictions, datamodule.splits["test"][1])
     result = {
         **summarise(config, classifier, record, trainer),
-        "test/acc_by_weights": acc_by_weights(classifier, record, datamodule),
+        "test/acc_by_weights": by_weights,
         "test/knn_acc": project(config.embeddings, classifier, datamodule, folder),
         **describe_environment(trainer.strategy.root_device, trainer.world_size),
     }

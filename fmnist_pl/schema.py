@@ -171,8 +171,10 @@ class Config:
     )
     seed: int = option(0, "Seed of initial weights, order, augmentation, dropout.", ge=0, lt=2**32)
     threads: int | None = option(None, "CPU threads; null: one for each core.", ge=1)
+    compile: bool = option(False, "Train with the net compiled by torch.compile.")
     overwrite: bool = option(False, "Start anew in a folder that has a run.", identity=False)
     fail_fast: bool = option(False, "Stop a sweep at the first run that fails.", identity=False)
+    max_requeues: int = option(10, "How often SLURM may start a run again.", ge=0, identity=False)
 
 
 ConfigStore.instance().store("schema", Config)

@@ -4,6 +4,7 @@ The sweep itself is Hydra's, under any launcher. Here are the callback that prep
 in which one run can fail without the others, and the thread that tells how far they are.
 """
 
+import atexit
 import copy
 import hashlib
 import itertools
@@ -26,9 +27,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
+from fmnist_pl import slurm
 from fmnist_pl.cli import fail
 from fmnist_pl.config import UserError, check_same, resolve
 from fmnist_pl.files import write_atomically
+from fmnist_pl.schema import Config
 
 STATUS = "status.json"
 LONGEST_NAME = 80
@@ -95,6 +98,10 @@ def prepare(config: DictConfig) -> int:
             for_each_run.append("threads=1")
         if hydra.launcher.get("n_jobs") == -1:
             hydra.launcher.n_jobs = max(1, (os.cpu_count() or 1) // config.threads)
+        on_cluster = hydra.launcher._target_.endswith(".SlurmLauncher")
+        if on_cluster:
+            lines = slurm.setup(hydra.launcher, Path(hydra.sweep.dir))
+            hydra.launcher.setup = [*(hydra.launcher.setup or []), *lines]
     choices = [
         [f"{key}={value}" for value in override.sweep_string_iterator()]
         if override.is_sweep_override()
@@ -105,6 +112,7 @@ def prepare(config: DictConfig) -> int:
     for run in itertools.product(*choices):
         composed = loader.load_sweep_config(config, list(run))
         options = resolve(without_hydra(composed))
+        check_devices(options, config, on_cluster)
         folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
         if folder in folders:
             raise UserError(f"{folder}: two runs of the sweep are the same.")
@@ -112,6 +120,23 @@ def prepare(config: DictConfig) -> int:
         if not options.overwrite:
             check_same(options, folder)
     return len(folders)
+
+
+def check_devices(options: Config, config: DictConfig, on_cluster: bool) -> None:
+    """Refuse a run of a sweep that Lightning would train by starting the sweep again.
+
+    Raises:
+        UserError: several devices or nodes, other than SLURM starts processes for.
+    """
+    trainer, common = options.trainer, config.trainer
+    if on_cluster and (trainer.devices, trainer.num_nodes) != (common.devices, common.num_nodes):
+        raise UserError("trainer.devices and trainer.num_nodes are the same for a whole sweep.")
+    if not on_cluster and (trainer.devices, trainer.num_nodes) != (1, 1):
+        raise UserError(
+            f"trainer.devices={trainer.devices} on trainer.num_nodes={trainer.num_nodes} nodes: "
+            "to train one run of a sweep on several devices takes hydra/launcher=slurm; "
+            "without it, start such runs one by one, without -m."
+        )
 
 
 def run_name(*varying: str, _root_: DictConfig) -> str:
@@ -143,15 +168,19 @@ def attempt(config: DictConfig, folder: Path) -> None:
     end_with_parent()
 
     def note(state: str, **details: str) -> None:
+        if slurm.rank():
+            return
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / STATUS, json.dumps({"state": state, **details}, indent=1) + "\n")
 
+    if slurm.is_task():
+        slurm.disown_signals()
     note("running")
     try:
         from fmnist_pl.run import run
 
         options = resolve(config)
-        options.trainer.enable_progress_bar = False  # the sweep has one
+        options.trainer.enable_progress_bar = slurm.is_task()  # the sweep has one
         run(options, folder)
     except KeyboardInterrupt:
         note("interrupted")
@@ -159,6 +188,8 @@ def attempt(config: DictConfig, folder: Path) -> None:
     except BaseException as error:  # SystemExit, too, would end the whole sweep
         message = f"{type(error).__name__}: {error}"
         note("failed", error=message, traceback=traceback.format_exc())
+        if slurm.is_task():
+            atexit.register(os._exit, 1)  # for SLURM, too, the job has failed
         if config.fail_fast:
             raise UserError(f"{folder}: {message} (the sweep stops: fail_fast=true)") from None
     else:

@@ -32,7 +32,8 @@ def run_or_sweep(options: DictConfig) -> None:
         else:
             from fmnist_pl.run import run
 
-            report(run(resolve(options), folder), folder)
+            if result := run(resolve(options), folder):
+                report(result, folder)
     except UserError as error:
         fail(error)
 
