@@ -46,7 +46,8 @@ from fmnist_pl.weights import acc_by_weights
 
 Result = dict[str, Any]
 
-PATIENCE = 3  # seconds: the worker of a sweep that was killed ends a moment after it
+# Seconds to wait for a folder: what was killed ends a moment later, on another node much later.
+PATIENCE = 60 if slurm.is_task() else 3
 
 RESULT, PREDICTIONS = "result.json", "predictions.npz"
 OWN_FILES = (

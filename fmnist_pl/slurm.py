@@ -72,9 +72,10 @@ def setup(launcher: DictConfig, sweep: Path) -> list[str]:
     return [
         "export SLURM_KILL_BAD_EXIT=1",  # one task of a run has ended: so shall the others
         f"trap '{python}.slurm $?' EXIT",
-        'if [ "${SLURM_ARRAY_TASK_ID:-0}" = 0 ] && [ "${SLURM_RESTART_COUNT:-0}" = 0 ]; then',
-        f'  {sbatch} --dependency="afterany:${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}"',
-        "fi",
+        'case "$SLURM_ARRAY_TASK_ID,$SLURM_RESTART_COUNT" in',
+        f"  0,) {sbatch} --dependency=afterany:$SLURM_ARRAY_JOB_ID ;;",
+        f"  ,) {sbatch} --dependency=afterany:$SLURM_JOB_ID ;;",  # a sweep of one run is no array
+        "esac",
     ]
 
 
@@ -83,6 +84,8 @@ def main() -> None:
     code, job = int(sys.argv[1]), os.environ["SLURM_JOB_ID"]
     if code <= 128:  # to a shell, 128 + n is an end by signal n
         return
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):  # one job of it has its very number
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     state = subprocess.run(
         ["squeue", "--noheader", "--format=%T", f"--jobs={job}"], capture_output=True, text=True
     ).stdout.strip()

@@ -1,0 +1,192 @@
+"""Sweeps and runs on a real SLURM; figures are held against undisturbed runs on this machine."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slurm.conftest import output, wait_for
+from tests.test_run import TINY, figures, metrics, weights
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600), pytest.mark.usefixtures("cluster")]
+
+TEMPLATE = Path(__file__).parents[2] / "docs" / "run.sbatch"
+NET = "model=cnn_bn_dropout_l1"
+LONG = ("trainer.max_epochs=6", "trainer.limit_train_batches=40")  # time to be disturbed
+
+
+def sweep(folder: Path, *overrides: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "fmnist_pl.train", "-m", "hydra/launcher=slurm"]
+    command += [f"hydra.sweep.dir={folder}", "hydra.launcher.mem_gb=2", *TINY, *overrides]
+    return subprocess.Popen(command, cwd=folder.parent, stdout=subprocess.DEVNULL)
+
+
+def sbatch(folder: Path, *overrides: str, options: tuple[str, ...] = ()) -> str:
+    """Submit a run with the template; the number of the job."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["sbatch", "--parsable", "--mem=2G", *options, str(TEMPLATE), str(folder)]
+    return subprocess.run(
+        [*command, *TINY, *overrides],
+        cwd=folder.parent,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout.strip()
+
+
+def states() -> list[str]:
+    """Of every job that has not ended."""
+    return output("squeue", "--noheader", "--format=%T")
+
+
+def job_state(job: str) -> str:
+    [line] = [word for word in output("scontrol", "show", "job", job) if "JobState=" in word]
+    return line.partition("=")[2]
+
+
+def running_tasks() -> list[str]:
+    """Array and number of each running job of an array, as in `7_0`."""
+    return sorted(output("squeue", "--noheader", "--states=RUNNING", "--format=%F_%K"))
+
+
+def processes(folder: Path) -> list[int]:
+    """Of the run that holds the folder's lock."""
+    return [int(pid) for pid in output("fuser", str(folder / ".lock"))]
+
+
+def at_work(folder: Path) -> Callable[[], bool]:
+    """Whether a run has an epoch behind it, and not all."""
+    return lambda: (folder / "metrics.csv").exists() and not (folder / "result.json").exists()
+
+
+def finished(*folders: Path) -> Callable[[], bool]:
+    return lambda: all((folder / "result.json").exists() for folder in folders)
+
+
+def test_a_sweep_is_an_array_that_ends_in_a_report(tmp_path: Path, configured: Any) -> None:
+    from fmnist_pl.run import run
+
+    folder = tmp_path / "sweep"
+    submitted = sweep(folder, "model=mlp", "seed=0,1", "optimizer.lr=0.001,1e30")
+    wait_for(lambda: len(states()) > 1, seconds=60)
+    submitted.kill()  # the terminal has gone
+    submitted.wait()
+    wait_for(lambda: not states(), seconds=300)
+
+    for seed in (0, 1):
+        run(configured(*TINY, "model=mlp", f"seed={seed}"), tmp_path / f"alone-{seed}")
+        assert figures(folder / f"mlp-{seed}-lr-0.001") == figures(tmp_path / f"alone-{seed}")
+    with (folder / "summary.csv").open() as file:
+        rows = {row["folder"]: row["state"] for row in csv.DictReader(file)}
+    assert sorted(rows.values()) == ["failed", "failed", "finished", "finished"]
+    assert "training diverged" in (folder / "report.html").read_text()
+    [array] = [path.name for path in (folder / ".submitit").iterdir() if path.name.isdigit()]
+    done = sorted(job_state(f"{array}_{task}") for task in range(4))
+    assert done == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"]
+
+
+def test_whatever_ends_a_job_it_comes_back_and_ends_the_same(
+    tmp_path: Path, configured: Any
+) -> None:
+    from fmnist_pl.run import run
+
+    folder, overrides = tmp_path / "sweep", (*LONG, NET)
+    submitted = sweep(folder, *overrides, "seed=0,1,2,3")
+    runs = [folder / f"cnn_bn_dropout_l1-{seed}" for seed in range(4)]
+    wait_for(lambda: len(running_tasks()) == 4, seconds=60)
+    jobs = running_tasks()
+    waiting = {0, 1, 2, 3}
+    deadline = time.monotonic() + 200
+    while waiting:
+        assert time.monotonic() < deadline
+        for seed in [seed for seed in waiting if at_work(runs[seed])()]:
+            disturb(seed, jobs[seed], runs[seed])
+            waiting.remove(seed)
+        time.sleep(0.05)
+    assert not any((run / "result.json").exists() for run in runs[:3])
+    wait_for(lambda: "down" in " ".join(output("sinfo", "--noheader", "--format=%t")))
+    subprocess.run(["scontrol", "update", "nodename=node1,node2", "state=resume"], check=False)
+
+    assert submitted.wait(400) == 0
+    for seed, disturbed in enumerate(runs):
+        undisturbed = tmp_path / f"alone-{seed}"
+        run(configured(*TINY, *overrides, f"seed={seed}"), undisturbed)
+        assert figures(disturbed) == figures(undisturbed), seed
+        assert metrics(disturbed) == metrics(undisturbed), seed
+        for name, tensor in weights(undisturbed).items():
+            assert tensor.equal(weights(disturbed)[name]), (seed, name)
+
+
+def disturb(seed: int, job: str, folder: Path) -> None:
+    """The warning before a time limit; an order to requeue; SIGKILL; the end of a node."""
+    if seed == 0:
+        subprocess.run(["scancel", "--signal=USR2", job], check=True)
+    elif seed == 1:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    elif seed == 2:
+        for pid in processes(folder):
+            os.kill(pid, signal.SIGKILL)
+    else:
+        [node] = output("squeue", "--noheader", f"--jobs={job}", "--format=%N")
+        update = ["scontrol", "update", f"nodename={node}", "state=down", "reason=test"]
+        subprocess.run(update, check=True)
+
+
+def test_a_job_comes_back_only_so_often(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "seed-0"
+    job = sbatch(tmp_path / "runs", *LONG, NET, "max_requeues=1")
+    for _ in range(2):
+        wait_for(lambda: processes(folder), seconds=90)
+        [pid] = processes(folder)
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not processes(folder))
+    wait_for(lambda: not states(), seconds=90)
+    assert job_state(job) == "FAILED"
+    said = (tmp_path / f"slurm-{job}.out").read_text()
+    assert "SLURM has queued this job again 2 times; max_requeues=1." in said
+    assert not (folder / "result.json").exists()
+
+
+def test_a_cancelled_job_does_not_come_back(tmp_path: Path) -> None:
+    job = sbatch(tmp_path / "runs", *LONG, NET)
+    wait_for(at_work(tmp_path / "runs" / "seed-0"), seconds=90)
+    subprocess.run(["scancel", job], check=True)
+    wait_for(lambda: not states(), seconds=60)
+    time.sleep(3)
+    assert not states()
+    assert job_state(job) == "CANCELLED"
+
+
+def test_several_processes_train_one_run(tmp_path: Path, configured: Any) -> None:
+    from fmnist_pl.run import run
+
+    short = ("model=cnn_bn", "trainer.max_epochs=1", "trainer.limit_train_batches=5")
+    one_node, two_nodes = tmp_path / "one_node", tmp_path / "two_nodes"
+    submitted = sweep(one_node, *short, "trainer.devices=2")
+    job = sbatch(two_nodes, *short, "trainer.num_nodes=2", options=("--nodes=2",))
+    assert submitted.wait(300) == 0
+    wait_for(lambda: not states(), seconds=200)
+    assert job_state(job) == "COMPLETED"
+
+    run(configured(*TINY, *short), tmp_path / "alone")
+    alone = figures(tmp_path / "alone")
+    for folder in (one_node / "cnn_bn-0", two_nodes / "seed-0"):
+        together = figures(folder)
+        assert together["hardware"]["devices"] == 2
+        [row], [row_alone] = metrics(folder), metrics(tmp_path / "alone")
+        assert row["images"] == row_alone["images"] == "160"
+        # The same images in the same batches: a sum in another order is all that differs.
+        assert together["train/loss"] == pytest.approx(alone["train/loss"], abs=1e-3)
+        assert together["val/loss"] == pytest.approx(alone["val/loss"], abs=1e-3)
+        assert json.loads((folder / "result.json").read_text())["test/acc_by_weights"].keys() == (
+            alone["test/acc_by_weights"].keys()
+        )
