@@ -42,9 +42,15 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
+def tell(error: Exception | str) -> None:
+    """One message, with the cause if there is one, no traceback."""
+    cause = error.__cause__ if isinstance(error, Exception) else None
+    print(f"error: {error}" + (f"\n{cause}" if cause else ""), file=sys.stderr)
+
+
 def fail(error: Exception | str) -> NoReturn:
     """One message, no traceback, exit code 1."""
-    print(f"error: {error}", file=sys.stderr)
+    tell(error)
     sys.exit(1)
 
 

@@ -160,7 +160,7 @@ def build_trainer(config: Config, folder: Path) -> L.Trainer:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         given = ", ".join(f"{name}={options[name]}" for name in ("accelerator", "devices"))
         raise UserError(f"trainer: {given}: {str(error).partition(chr(10))[0]}") from None
     if slurm.processes() not in (1, trainer.world_size):

@@ -2,8 +2,8 @@
 
 A run can be killed at any moment and goes on when it is started again, so a job needs no handler of
 signals: whatever ends it, a warning before the time limit as much as SIGKILL, its batch script has
-it queued again on the way out. These lines of the script do it, here in `setup` and in a script of
-one's own:
+it queued again on the way out. These lines do it, in `docs/run.sbatch` and in the script that
+Hydra's launcher for SLURM writes:
 
     export SLURM_KILL_BAD_EXIT=1
     trap 'python -m fmnist_pl.slurm $?' EXIT
@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -53,7 +52,7 @@ def disown_signals() -> None:
 def setup(launcher: DictConfig, sweep: Path) -> list[str]:
     """What the batch script of each job of a sweep does before its run.
 
-    The first job to start submits one more, which waits for all to have ended, whatever became of
+    The first job to start submits one more, which waits until all have ended, whatever became of
     them and of the terminal that submitted them, and writes the report.
 
     Args:
@@ -61,20 +60,21 @@ def setup(launcher: DictConfig, sweep: Path) -> list[str]:
         sweep: folder of the sweep.
     """
     python = f"{shlex.quote(sys.executable)} -m fmnist_pl"
-    options: dict[str, Any] = {
+    options = {
         "job-name": f"{launcher.name}-report",
         "output": sweep.absolute() / ".submitit" / "report.log",
         "time": 30,
-        **{key: launcher[key] for key in ("partition", "account", "qos") if launcher[key]},
     }
+    options |= {key: launcher[key] for key in ("partition", "account", "qos") if launcher[key]}
     words = [f"--{key}={value}" for key, value in options.items()]
-    sbatch = shlex.join(["sbatch", *words, "--wrap", f"{python}.report {shlex.quote(str(sweep))}"])
+    report = f"{python}.report {shlex.quote(str(sweep))}"
+    sbatch = shlex.join(["sbatch", *words, "--wrap", report])
     return [
         "export SLURM_KILL_BAD_EXIT=1",  # one task of a run has ended: so shall the others
         f"trap '{python}.slurm $?' EXIT",
         'case "$SLURM_ARRAY_TASK_ID,$SLURM_RESTART_COUNT" in',
         f"  0,) {sbatch} --dependency=afterany:$SLURM_ARRAY_JOB_ID ;;",
-        f"  ,) {sbatch} --dependency=afterany:$SLURM_JOB_ID ;;",  # a sweep of one run is no array
+        f"  ,) {sbatch} --dependency=afterany:$SLURM_JOB_ID ;;",  # one run makes no array
         "esac",
     ]
 

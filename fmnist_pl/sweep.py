@@ -51,8 +51,7 @@ class Guard(Callback):
         try:
             runs = prepare(config)
         except (UserError, HydraException, OmegaConfBaseException) as error:
-            # Hydra would take what a callback raises for a warning.
-            fail(f"{error} {str(error.__cause__ or '').partition(chr(10))[0]}".strip())
+            fail(error)  # Hydra would take what a callback raises for a warning
         Watch.of_this_process = Watch(Path(config.hydra.sweep.dir), runs)
         Watch.of_this_process.start()
 
@@ -98,8 +97,7 @@ def prepare(config: DictConfig) -> int:
             for_each_run.append("threads=1")
         if hydra.launcher.get("n_jobs") == -1:
             hydra.launcher.n_jobs = max(1, (os.cpu_count() or 1) // config.threads)
-        on_cluster = hydra.launcher._target_.endswith(".SlurmLauncher")
-        if on_cluster:
+        if on_cluster(hydra.launcher):
             lines = slurm.setup(hydra.launcher, Path(hydra.sweep.dir))
             hydra.launcher.setup = [*(hydra.launcher.setup or []), *lines]
     choices = [
@@ -112,7 +110,7 @@ def prepare(config: DictConfig) -> int:
     for run in itertools.product(*choices):
         composed = loader.load_sweep_config(config, list(run))
         options = resolve(without_hydra(composed))
-        check_devices(options, config, on_cluster)
+        check_devices(options, config)
         folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
         if folder in folders:
             raise UserError(f"{folder}: two runs of the sweep are the same.")
@@ -122,20 +120,27 @@ def prepare(config: DictConfig) -> int:
     return len(folders)
 
 
-def check_devices(options: Config, config: DictConfig, on_cluster: bool) -> None:
+def on_cluster(launcher: DictConfig) -> bool:
+    """Whether SLURM runs what this launcher starts."""
+    return str(launcher._target_).endswith(".SlurmLauncher")
+
+
+def check_devices(options: Config, config: DictConfig) -> None:
     """Refuse a run of a sweep that Lightning would train by starting the sweep again.
 
     Raises:
         UserError: several devices or nodes, other than SLURM starts processes for.
     """
-    trainer, common = options.trainer, config.trainer
-    if on_cluster and (trainer.devices, trainer.num_nodes) != (common.devices, common.num_nodes):
-        raise UserError("trainer.devices and trainer.num_nodes are the same for a whole sweep.")
-    if not on_cluster and (trainer.devices, trainer.num_nodes) != (1, 1):
+    devices, nodes = options.trainer.devices, options.trainer.num_nodes
+    if on_cluster(config.hydra.launcher):
+        if (devices, nodes) != (config.trainer.devices, config.trainer.num_nodes):
+            raise UserError("trainer.devices and trainer.num_nodes cannot vary in a sweep.")
+        if not isinstance(devices, int):
+            raise UserError(f"trainer.devices={devices}: SLURM must be told a number.")
+    elif (devices, nodes) != (1, 1):
         raise UserError(
-            f"trainer.devices={trainer.devices} on trainer.num_nodes={trainer.num_nodes} nodes: "
-            "to train one run of a sweep on several devices takes hydra/launcher=slurm; "
-            "without it, start such runs one by one, without -m."
+            f"trainer.devices={devices}, trainer.num_nodes={nodes}: a sweep trains each run on one "
+            "device, unless it has hydra/launcher=slurm. Without that, start such runs one by one."
         )
 
 
@@ -253,6 +258,8 @@ class Watch(Thread):
 
         self.ended.set()
         self.join()
+        if not self.folder.is_dir():
+            return False
         print(f"\n{(summary := write_report([self.folder], self.folder))}\n")
         print(f"report       {self.folder / 'report.html'}")
         print(f"TensorBoard  tensorboard --logdir {self.folder}")

@@ -3,22 +3,28 @@
 Heavy imports wait until there is work, so that `--help` and a mistake answer at once.
 """
 
+import os
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from fmnist_pl import sweep
-from fmnist_pl.cli import fail
+from fmnist_pl.cli import fail, tell
 from fmnist_pl.config import CONF_DIR, UserError, resolve
 
 if TYPE_CHECKING:
     from fmnist_pl.run import Result
+
+MISTAKES = (HydraException, OmegaConfBaseException)  # of the user's, on the command line
 
 
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
@@ -41,6 +47,9 @@ def run_or_sweep(options: DictConfig) -> None:
 def main() -> None:
     """The command. However a sweep ends, it ends in its report."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if "hydra/launcher=slurm" in sys.argv and not find_spec("submitit"):
+        fail("hydra/launcher=slurm needs a plugin of Hydra's: pip install 'fmnist_pl[slurm]'")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over, to be told here
     code: Any = None
     try:
         run_or_sweep()
@@ -49,6 +58,12 @@ def main() -> None:
         code = 130  # the shell's number for Ctrl-C
     except SystemExit as stop:
         code = stop.code
+    except Exception as error:
+        # The errors of a sweep's runs are kept with the runs: this one is the launcher's.
+        if not sweep.Watch.of_this_process and not isinstance(error, MISTAKES):
+            raise
+        tell(error)
+        code = 1
     watch = sweep.Watch.of_this_process
     if watch and not watch.conclude():
         code = code or 1

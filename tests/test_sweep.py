@@ -26,12 +26,12 @@ FAULTY = """
 import sys
 from fmnist_pl import run, train
 original = run.fit_and_test
-def fit_and_test(config, folder):
+def fit_and_test(config, *others):
     if config.seed == 1:
         raise RuntimeError("seed 1 is no good")
     if config.seed == 2:
         sys.exit(3)
-    return original(config, folder)
+    return original(config, *others)
 run.fit_and_test = fit_and_test
 train.main()
 """
