@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 
 from fmnist_pl.config import parse_ops, resolve
-from fmnist_pl.datamodule import Batch, FashionMNIST
+from fmnist_pl.datamodule import Batch, FashionMNIST, derive_seed
 from fmnist_pl.nets import Net, build_net, penalty
 from fmnist_pl.schema import Config, Model
 
@@ -47,7 +47,7 @@ def train(
     if splits is not None:
         datamodule.splits = splits
     datamodule.setup()
-    torch.manual_seed(config.seed)
+    torch.manual_seed(derive_seed(config.seed))
     net = build_net(config.model, len(config.classes))
     options = config.optimizer
     adam = torch.optim.Adam(
@@ -58,6 +58,7 @@ def train(
     start = time.perf_counter()
     for epoch in range(epochs):
         chunks.set_epoch(epoch)
+        torch.manual_seed(derive_seed(config.seed, epoch, 0))  # of dropout, as `fmnist_pl` does
         net.train()
         loss_sum, right = torch.zeros(()), torch.zeros(())  # running figures, as every loop keeps
         for images, labels in chain.from_iterable(chunks):
