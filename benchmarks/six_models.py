@@ -64,7 +64,10 @@ def models() -> list[str]:
 def run(arguments: list[str]) -> tuple[float, str]:
     """Seconds and standard output of a process that ends well."""
     start = time.perf_counter()
-    done = subprocess.run(arguments, capture_output=True, text=True)
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True)
+    except OSError as error:
+        raise UserError(f"{arguments[0]} cannot be started: {error.strerror}.") from None
     seconds = time.perf_counter() - start
     if done.returncode:
         raise UserError(f"{' '.join(arguments)[:200]}... failed:\n{done.stdout}{done.stderr}")
@@ -105,9 +108,11 @@ def work(options: Options) -> None:
         overrides.append(f"data.root='{Path(options.data.root).absolute()}'")
     configs = [configuration(model, *overrides) for model in models()]
 
-    sweeps: dict[str, list[Sweep]] = {OURS: [], BARE: []} | ({KERAS: []} if options.keras else {})
+    ways = (OURS, BARE, KERAS) if options.keras else (OURS, BARE)
+    sweeps: dict[str, list[Sweep]] = {way: [] for way in ways}
     with TemporaryDirectory() as folder:
         if options.keras:
+            run([options.keras, "-c", "import tensorflow, tensorboard"])  # now rather than late
             root = [f"data.root={options.data.root}"] if options.data.root else []
             run([sys.executable, "-m", "fmnist_pl.dataset", f"copy_to={folder}/data", *root])
         for repeat in range(options.repeats):
@@ -132,10 +137,10 @@ def show(options: Options, sweeps: dict[str, list[Sweep]]) -> None:
     from fmnist_pl.environment import describe_environment
 
     environment = describe_environment(torch.device("cpu"), 1)
-    versions = environment["versions"] | {
-        k: v for s in sweeps.values() for k, v in s[-1].versions.items()
-    }
-    print(environment["hardware"] | versions)
+    described = environment["hardware"] | environment["versions"]
+    for done in sweeps.values():
+        described |= done[-1].versions
+    print(described)
     limit = f" of {options.limit} training batches" if options.limit else ""
     print(f"six models, epochs: {options.epochs}{limit}, repeats: {options.repeats}")
     if KERAS not in sweeps:
