@@ -18,14 +18,13 @@ import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from fmnist_pl.cli import command
-from fmnist_pl.config import CONF_DIR, UserError, parse_ops, resolve
+from fmnist_pl.config import CONF_DIR, UserError, resolve
 from fmnist_pl.schema import Config, Model, option
 
 if TYPE_CHECKING:
@@ -44,13 +43,13 @@ class Options:
     workers: int = option(0, "Of the DataLoader, with way.", ge=0)
 
 
-def configuration(model: str) -> Config:
+def configuration(model: str, *overrides: str) -> Config:
     from hydra import compose, initialize_config_dir
 
     from fmnist_pl import sweep  # noqa: F401  (registers its resolver)
 
     with initialize_config_dir(CONF_DIR, version_base="1.3"):
-        return resolve(compose("train", [f"model={model}", "embeddings=none"]))
+        return resolve(compose("train", [f"model={model}", "embeddings=none", *overrides]))
 
 
 def ours(config: Config) -> float:
@@ -82,37 +81,10 @@ def ours(config: Config) -> float:
 
 
 def bare(config: Config) -> float:
-    import torch
-    import torch.nn.functional as F
+    from bare_loop import train
 
-    from fmnist_pl.datamodule import FashionMNIST
-    from fmnist_pl.nets import build_net
-
-    datamodule = FashionMNIST(
-        config.data, config.classes, parse_ops(config.augment.ops), config.seed
-    )
-    datamodule.setup()
-    net = build_net(config.model, 10)
-    adam = torch.optim.Adam(net.parameters(), eps=1e-7, fused=True)
-
-    start = time.perf_counter()
-    loss_sum, right = torch.zeros(()), torch.zeros(())
-    for images, labels in chain.from_iterable(datamodule.train_dataloader()):
-        logits = net(images)
-        loss = F.cross_entropy(logits, labels)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        loss_sum += loss.detach() * len(labels)
-        right += (logits.argmax(1) == labels).sum()
-    net.eval()
-    with torch.inference_mode():
-        for images, labels in datamodule.val_dataloader():
-            logits = net(images)
-            loss_sum += F.cross_entropy(logits, labels) * len(labels)
-            right += (logits.argmax(1) == labels).sum()
-    assert right > 0
-    return time.perf_counter() - start
+    seconds, _ = train(config, epochs=1)
+    return seconds
 
 
 def plain_net(model: Model) -> "nn.Module":

@@ -1,0 +1,109 @@
+"""A plain PyTorch loop over the tensors, operations and nets of `fmnist_pl`, to hold it against.
+
+    python benchmarks/bare_loop.py CONFIGS
+
+CONFIGS is a JSON list of runs as `fmnist_pl.schema.Config` has them, which are trained, validated
+after every epoch and tested one after the other. It prints one JSON object: the seconds of all of
+them, imports left out, and each one's test accuracy. It keeps no record, draws nothing and saves
+nothing. `six_models.py` runs it so; `input_path.py` takes the seconds of single epochs.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from omegaconf import OmegaConf
+
+from fmnist_pl.config import parse_ops, resolve
+from fmnist_pl.datamodule import Batch, FashionMNIST, derive_seed
+from fmnist_pl.nets import Net, build_net, penalty
+from fmnist_pl.schema import Config, Model
+
+
+def train(
+    config: Config, epochs: int, splits: dict[str, Batch] | None = None
+) -> tuple[float, float]:
+    """Train, with validation, and test.
+
+    Args:
+        config: of the run.
+        epochs: how many, whatever the configuration says.
+        splits: those of the data set if they are at hand; empty ones are filled.
+
+    Returns:
+        Seconds of the epochs, each with its validation; test accuracy.
+    """
+    datamodule = FashionMNIST(
+        config.data,
+        config.classes,
+        parse_ops(config.augment.ops),
+        config.seed,
+        config.trainer.limit_train_batches,
+    )
+    if splits is not None:
+        datamodule.splits = splits
+    datamodule.setup()
+    torch.manual_seed(derive_seed(config.seed))
+    net = build_net(config.model, len(config.classes))
+    options = config.optimizer
+    adam = torch.optim.Adam(
+        net.parameters(), options.lr, (options.beta1, options.beta2), options.eps, fused=True
+    )
+    chunks = datamodule.train_dataloader()
+
+    start = time.perf_counter()
+    for epoch in range(epochs):
+        chunks.set_epoch(epoch)
+        torch.manual_seed(derive_seed(config.seed, epoch, 0))  # of dropout, as `fmnist_pl` does
+        net.train()
+        loss_sum, right = torch.zeros(()), torch.zeros(())  # running figures, as every loop keeps
+        for images, labels in chain.from_iterable(chunks):
+            logits = net(images)
+            loss = loss_of(net, config.model, logits, labels)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            loss_sum += loss.detach() * len(labels)
+            right += (logits.argmax(1) == labels).sum()
+        evaluate(net, config.model, datamodule.val_dataloader())
+    seconds = time.perf_counter() - start
+
+    _, acc = evaluate(net, config.model, datamodule.test_dataloader())
+    return seconds, acc
+
+
+def loss_of(net: Net, model: Model, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy and, where the model has one, the penalty."""
+    loss = F.cross_entropy(logits, labels)
+    return loss + penalty(net, model.l1, model.l2) if model.l1 or model.l2 else loss
+
+
+@torch.inference_mode()
+def evaluate(net: Net, model: Model, batches: Iterable[Batch]) -> tuple[float, float]:
+    """Loss and accuracy."""
+    net.eval()
+    loss_sum, right, count = torch.zeros(()), torch.zeros(()), 0
+    for images, labels in batches:
+        logits = net(images)
+        loss_sum += loss_of(net, model, logits, labels) * len(labels)
+        right += (logits.argmax(1) == labels).sum()
+        count += len(labels)
+    return loss_sum.item() / count, right.item() / count
+
+
+def main() -> None:
+    start = time.perf_counter()
+    test_acc: dict[str, float] = {}
+    splits: dict[str, Batch] = {}  # read once for all
+    for options in json.loads(sys.argv[1]):
+        config = resolve(OmegaConf.merge(Config, options))
+        _, test_acc[config.name] = train(config, config.trainer.max_epochs, splits)
+    print(json.dumps({"seconds": time.perf_counter() - start, "test_acc": test_acc}))
+
+
+if __name__ == "__main__":
+    main()
