@@ -1,13 +1,16 @@
 """How the commands other than `train` read `key=value`, print help, and fail.
 
 Hydra's grammar asks for quotes around a path with `=`, `~`, brackets or letters beyond ASCII; here
-text is taken as it is. Options are dataclasses of `schema.option` fields, as in `conf/`.
+text is taken as it is. Options are dataclasses of `schema.option` fields, as in `conf/`. The lines
+of help are `train`'s, too: there a resolver, `${help:NAME,...}`, gives them.
 """
 
+import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING as NOTHING
 from dataclasses import Field, dataclass, fields, is_dataclass
 from io import TextIOWrapper
 from operator import attrgetter
@@ -15,10 +18,10 @@ from textwrap import fill
 from types import NoneType
 from typing import Any, NoReturn, TypeVar, get_args
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from fmnist_pl.config import UserError, check, describe
-from fmnist_pl.schema import option
+from fmnist_pl.schema import Config, option
 
 Options = TypeVar("Options")
 
@@ -134,19 +137,42 @@ def convert(argument: str, text: str, annotation: Any) -> Any:
         raise UserError(f"{argument}: must be {words}.") from None
 
 
+def default_of(item: Field[Any]) -> str:
+    """The value of an option that is not given, as one would type it; or `required`."""
+    default = item.default if item.default_factory is NOTHING else item.default_factory()
+    if default is MISSING:
+        return "required"
+    return default if isinstance(default, str) else json.dumps(default)
+
+
 def help_text(doc: str | None, schema: type[Any]) -> str:
-    """The command's docstring, then every option, as wide as the terminal allows."""
-    known = dict(flatten(schema))
+    """The command's docstring, then every option."""
+    return f"{(doc or '').strip()}\n\nOptions:\n{option_lines(flatten(schema))}"
+
+
+def option_lines(options: Iterable[tuple[str, Field[Any]]]) -> str:
+    """Name, help, default and legal values of options, as wide as the terminal allows."""
+    known = dict(options)
     column = max(map(len, known)) + len("  =...  ")
     width = max(column + 30, min(100, shutil.get_terminal_size().columns))
-    lines = [(doc or "").strip(), "", "Options:"]
+    lines = []
     for name, item in known.items():
-        notes = [] if item.default is None else [f"default {item.default}"]
-        if item.default is MISSING:
-            notes = ["required"]
+        default = default_of(item)
+        notes = [] if default == "null" else [f"default {default}"]
+        if default == "required":
+            notes = [default]
         if item.metadata["limits"]:
             notes.append(describe(**item.metadata["limits"]))
         text = item.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
         lead = f"  {name}=...".ljust(column)
         lines.append(fill(text, width, initial_indent=lead, subsequent_indent=" " * column))
     return "\n".join(lines)
+
+
+def help_of(*names: str) -> str:
+    """The lines of some options of a run. A resolver for `hydra.help.template`."""
+    known = dict(flatten(Config))
+    return option_lines((name, known[name]) for name in names)
+
+
+OmegaConf.register_new_resolver("help", help_of)
