@@ -1,5 +1,6 @@
 """A real SLURM on this machine, for the tests: two virtual nodes of two CPUs, on loopback."""
 
+import getpass
 import os
 import shutil
 import socket
@@ -110,7 +111,7 @@ def configure(folder: Path) -> None:
     )
     for name in ("bin", "state", *(f"node{i}" for i in range(1, NODES + 1))):
         (folder / name).mkdir()
-    host, user = socket.gethostname().partition(".")[0], os.environ.get("USER", "root")
+    host, user = socket.gethostname().partition(".")[0], getpass.getuser()
     text = CONFIG.format(folder=folder, host=host, port=port, user=user, nodes=nodes)
     (folder / "slurm.conf").write_text(text)
     for name, script in (("prolog", PROLOG), ("sacct", SACCT)):

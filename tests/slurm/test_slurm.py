@@ -16,7 +16,12 @@ import pytest
 from tests.slurm.conftest import output, wait_for
 from tests.test_run import TINY, figures, metrics, weights
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600), pytest.mark.usefixtures("cluster")]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.timeout(600),
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.xdist_group("slurm"),  # one cluster
+]
 
 TEMPLATE = Path(__file__).parents[2] / "docs" / "run.sbatch"
 NET = "model=cnn_bn_dropout_l1"
