@@ -26,9 +26,6 @@ def describe_environment(device: torch.device, devices: int) -> dict[str, Any]:
         cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except OSError:
         cpu = None
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
     return {
         "hardware": {
             "cpu": cpu[1] if cpu else platform.processor(),
@@ -44,9 +41,19 @@ def describe_environment(device: torch.device, devices: int) -> dict[str, Any]:
                 for package in ("fmnist_pl", "torch", "lightning", "torchmetrics", "numpy")
             },
         },
-        "git_commit": commit.stdout.strip() or None,
+        "git_commit": git_commit(),
         "data_sha256": dataset.SHA256,
     }
+
+
+def git_commit() -> str | None:
+    """Of the code, if it is in a repository, and git on this machine."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
 
 
 def quieten() -> None:
