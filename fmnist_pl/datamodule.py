@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmnist_pl import augment, dataset
-from fmnist_pl.config import UserError
+from fmnist_pl.config import EVAL_BATCH_SIZE, check_shares
 from fmnist_pl.schema import Data, Op
 
-EVAL_BATCH_SIZE = 250  # larger activations are mapped and unmapped at every layer
 CHUNK_SIZE = 1024  # images augmented at once; larger ones fall out of a CPU's cache
 
 Batch = tuple[Tensor, Tensor]
@@ -181,12 +180,8 @@ class FashionMNIST(L.LightningDataModule):
         rank, world_size = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
-        if self.data.batch_size % world_size:
-            raise UserError(
-                f"data.batch_size={self.data.batch_size}: must be a multiple of the number of "
-                f"devices, {world_size}, which share each batch."
-            )
-        chunks = TrainChunks(
+        check_shares(self.data.batch_size, world_size)
+        return TrainChunks(
             *self.splits["train"],
             self.data.batch_size,
             self.ops,
@@ -195,11 +190,6 @@ class FashionMNIST(L.LightningDataModule):
             world_size,
             self.limit_train_batches,
         )
-        if not chunks.num_batches:
-            raise UserError(
-                f"trainer.limit_train_batches={self.limit_train_batches}: less than one batch."
-            )
-        return chunks
 
     def val_dataloader(self) -> EvalBatches:
         return EvalBatches(*self.splits["val"])
