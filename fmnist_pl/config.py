@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmnist_pl.schema import OPS, Config, Op
+from fmnist_pl.schema import OPS, Config, Op, Trainer
 
 CONF_DIR = str(
     next(
@@ -62,6 +62,7 @@ def resolve(config: DictConfig | ListConfig | Config) -> Config:
         assert isinstance(resolved, Config), "composed without the schema"
         config = resolved
     check(config)
+    spell_out(config.trainer)
     check_sizes(config)
     config.classes = check_classes(config.classes)
     config.augment.ops = [asdict_op(op) for op in parse_ops(config.augment.ops)]
@@ -106,6 +107,15 @@ def describe(**limits: Any) -> str:
     if "choices" in limits:
         return "one of " + ", ".join(map(str, limits["choices"]))
     return " and ".join(f"{words[kind]} {limit}" for kind, limit in limits.items())
+
+
+def spell_out(trainer: Trainer) -> None:
+    """Put `fast_dev_run` as the limits it stands for: the run leaves all that any run leaves."""
+    if batches := int(trainer.fast_dev_run):
+        trainer.max_epochs, trainer.fast_dev_run = 1, False
+        trainer.limit_train_batches = batches
+        trainer.limit_val_batches = batches
+        trainer.limit_test_batches = batches
 
 
 def check_sizes(config: Config) -> None:

@@ -139,6 +139,9 @@ class Trainer:
         "32-true", "Arithmetic.", choices=("32-true", "bf16-mixed", "16-mixed", "64-true")
     )
     deterministic: bool = option(False, "Refuse operations that are not reproducible.")
+    fast_dev_run: bool | int = option(
+        False, "One batch, or as many, of everything in one epoch: does it all work?", ge=0
+    )
     limit_train_batches: int | float = option(1.0, "Batches (int) or share of them (float).", gt=0)
     limit_val_batches: int | float = option(1.0, "Likewise, of 250 images each.", gt=0)
     limit_test_batches: int | float = option(1.0, "Likewise, of 250 images each.", gt=0)
