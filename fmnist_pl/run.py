@@ -29,7 +29,7 @@ from fmnist_pl.callbacks import Progress, Record
 from fmnist_pl.config import CONFIG, UserError, check_same, parse_ops, resolve
 from fmnist_pl.datamodule import FashionMNIST
 from fmnist_pl.environment import describe_environment, quieten
-from fmnist_pl.files import write_atomically
+from fmnist_pl.files import make_folder, write_atomically
 from fmnist_pl.inference import Predictions, predict
 from fmnist_pl.module import Classifier, acc_per_class
 from fmnist_pl.schema import Config
@@ -85,11 +85,11 @@ def run(config: Config, folder: Path) -> Result:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """The folder, created, and kept from every other process until the end."""
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"{folder}: no run can be kept there ({error.strerror}).") from None
+        raise UserError(f"{folder}: nothing can be kept there ({error.strerror}).") from None
     with file:
         deadline = time.monotonic() + PATIENCE
         while True:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from fmnist_pl.cli import fail
 from fmnist_pl.config import UserError, check_same, resolve
-from fmnist_pl.files import write_atomically
+from fmnist_pl.files import make_folder, write_atomically
 
 STATUS = "status.json"
 LONGEST_NAME = 80
@@ -41,12 +41,14 @@ class Guard(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
             resolve(without_hydra(config))
+            make_folder(Path(config.hydra.run.dir))
         except UserError as error:
             fail(error)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
             runs = prepare(config)
+            make_folder(Path(config.hydra.sweep.dir))
         except (UserError, HydraException, OmegaConfBaseException) as error:
             # Hydra would take what a callback raises for a warning.
             fail(f"{error} {str(error.__cause__ or '').partition(chr(10))[0]}".strip())
