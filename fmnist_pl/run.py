@@ -63,10 +63,11 @@ def run(config: Config, folder: Path) -> Result:
             from its `result.json`, an unfinished one continues.
 
     Raises:
-        UserError: an impossible configuration; a folder with another run or in use; no data.
+        UserError: an impossible configuration; a folder with another run or in use; no data; no
+            room on the disk or in memory.
     """
     config = resolve(config)
-    with locked(folder):
+    with locked(folder), told_if_refused(folder):
         if config.overwrite:
             for pattern in OWN_FILES:
                 for path in folder.glob(pattern):
@@ -101,6 +102,22 @@ def locked(folder: Path) -> Iterator[None]:
                     raise UserError(f"{folder}: another process is at work on this run.") from None
                 time.sleep(0.1)
         yield
+
+
+@contextmanager
+def told_if_refused(folder: Path) -> Iterator[None]:
+    """What the machine refuses, disk or memory, told as what the user can mend."""
+    try:
+        yield
+    except OSError as error:
+        path = error.filename2 or error.filename or folder
+        reason = error.strerror or error
+        raise UserError(f"{path}: {reason}. Once mended, the same command goes on.") from error
+    except (MemoryError, RuntimeError) as error:
+        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_memory and "can't allocate memory" not in str(error):  # torch's on a CPU
+            raise
+        raise UserError("out of memory: give a smaller data.batch_size or model.") from error
 
 
 def fit_and_test(config: Config, folder: Path) -> Result:
