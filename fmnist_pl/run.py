@@ -18,6 +18,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
@@ -140,15 +141,18 @@ def fit_and_test(config: Config, folder: Path) -> Result:
     progress = [Progress(f"{config.name}-{seed}", record)]
     logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     logger.log_hyperparams(hyperparameters(config))
-    trainer = L.Trainer(
-        **options,
-        logger=logger,
-        callbacks=[record, *(progress if config.trainer.enable_progress_bar else [])],
-        default_root_dir=folder,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
+    try:
+        trainer = L.Trainer(
+            **options,
+            logger=logger,
+            callbacks=[record, *(progress if config.trainer.enable_progress_bar else [])],
+            default_root_dir=folder,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+    except (ValueError, TypeError, MisconfigurationException) as error:  # a device there is not
+        raise UserError(f"trainer: {error}") from error
     checkpoint = record.last if record.last.exists() else None
     try:
         trainer.fit(classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
