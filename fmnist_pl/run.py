@@ -31,7 +31,7 @@ from fmnist_pl.config import CONFIG, UserError, check_same, parse_ops, resolve
 from fmnist_pl.datamodule import FashionMNIST
 from fmnist_pl.environment import describe_environment, quieten
 from fmnist_pl.files import make_folder, write_atomically
-from fmnist_pl.inference import Predictions, predict
+from fmnist_pl.inference import Predictions, load_classifier, predict
 from fmnist_pl.module import Classifier, acc_per_class
 from fmnist_pl.schema import Config
 from fmnist_pl.weights import acc_by_weights
@@ -153,7 +153,7 @@ def fit_and_test(config: Config, folder: Path) -> Result:
         )
     except (ValueError, TypeError, MisconfigurationException) as error:  # a device there is not
         raise UserError(f"trainer: {error}") from error
-    checkpoint = record.last if record.last.exists() else None
+    checkpoint = resumable(record.last, classifier)
     try:
         trainer.fit(classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
@@ -184,6 +184,24 @@ def fit_and_test(config: Config, folder: Path) -> Result:
     )
     logger.finalize("success")
     return result
+
+
+def resumable(checkpoint: Path, classifier: Classifier) -> Path | None:
+    """The checkpoint from which a run goes on, if there is one.
+
+    Raises:
+        UserError: a damaged one, or of another run.
+    """
+    if not checkpoint.exists():
+        return None
+    remedy = "overwrite=true starts the run anew."
+    try:
+        found = load_classifier(checkpoint)
+    except UserError as error:
+        raise UserError(f"{error} {remedy}") from None
+    if found.hparams != classifier.hparams:
+        raise UserError(f"{checkpoint} is of a run with other options. {remedy}")
+    return checkpoint
 
 
 def save_predictions(path: Path, predictions: Predictions, labels: Tensor) -> None:
