@@ -77,7 +77,9 @@ def run(config: Config, folder: Path) -> Result:
             check_same(config, folder)
         else:
             write_atomically(folder / CONFIG, OmegaConf.to_yaml(config))
-        if not (folder / RESULT).exists():
+        if (folder / RESULT).exists():
+            check_finished(folder)
+        else:
             content = json.dumps(fit_and_test(config, folder), indent=1)
             write_atomically(folder / RESULT, content + "\n")
         result: Result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
@@ -103,6 +105,17 @@ def locked(folder: Path) -> Iterator[None]:
                     raise UserError(f"{folder}: another process is at work on this run.") from None
                 time.sleep(0.1)
         yield
+
+
+def check_finished(folder: Path) -> None:
+    """Refuse what a finished run has left if it is damaged, or another version's."""
+    from fmnist_pl.report.runs import State, read_run  # brings scipy
+
+    if (found := read_run(folder)).state is State.UNREADABLE:
+        raise UserError(
+            f"{folder}: {found.problem} Delete {RESULT}, and the same command tests the run again; "
+            "overwrite=true trains it anew."
+        )
 
 
 @contextmanager
