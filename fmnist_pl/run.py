@@ -176,7 +176,10 @@ def fit_and_test(config: Config, folder: Path) -> Result:
     tested = record.best if config.test.checkpoint == "best" else record.last
     trainer.test(classifier, datamodule, ckpt_path=tested, weights_only=True, verbose=False)
 
-    predictions = predict(classifier.eval(), datamodule.splits["test"][0])
+    # As from the checkpoint: in single precision, in whatever it was trained.
+    classifier.eval().float()
+    record.average.float()
+    predictions = predict(classifier, datamodule.splits["test"][0])
     save_predictions(folder / PREDICTIONS, predictions, datamodule.splits["test"][1])
     result = {
         **summarise(config, classifier, record, trainer),
