@@ -7,6 +7,7 @@ the same configuration continues from `checkpoints/last.ckpt`.
 import fcntl
 import json
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,10 +66,10 @@ def run(config: Config, folder: Path) -> Result:
 
     Raises:
         UserError: an impossible configuration; a folder with another run or in use; no data; no
-            room on the disk or in memory.
+            room on the disk or in memory; no end within `time_limit`.
     """
     config = resolve(config)
-    with locked(folder), told_if_refused(folder):
+    with locked(folder), limited(config.time_limit), told_if_refused(folder):
         if config.overwrite:
             for pattern in OWN_FILES:
                 for path in folder.glob(pattern):
@@ -116,6 +117,28 @@ def check_finished(folder: Path) -> None:
             f"{folder}: {found.problem} Delete {RESULT}, and the same command tests the run again; "
             "overwrite=true trains it anew."
         )
+
+
+@contextmanager
+def limited(minutes: float | None) -> Iterator[None]:
+    """Stop what takes longer, be it that it hangs."""
+    if minutes is None:
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise UserError(
+            f"time_limit={minutes:g}: not done after as many minutes. "
+            "The same command goes on from the last whole epoch."
+        )
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

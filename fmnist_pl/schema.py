@@ -174,6 +174,9 @@ class Config:
     )
     seed: int = option(0, "Seed of initial weights, order, augmentation, dropout.", ge=0, lt=2**32)
     threads: int | None = option(None, "CPU threads; null: one for each core.", ge=1, le=1024)
+    time_limit: float | None = option(
+        None, "Minutes after which to stop; the same command goes on.", gt=0, identity=False
+    )
     overwrite: bool = option(False, "Start anew in a folder that has a run.", identity=False)
     fail_fast: bool = option(False, "Stop a sweep at the first run that fails.", identity=False)
 
