@@ -32,7 +32,10 @@ def run_or_sweep(options: DictConfig) -> None:
         else:
             from fmnist_pl.run import run
 
-            report(run(resolve(options), folder), folder)
+            try:
+                report(run(resolve(options), folder), folder)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"with hydra.run.dir={folder}") from None
     except UserError as error:
         fail(error)
 
@@ -43,8 +46,9 @@ def main() -> None:
     code: Any = None
     try:
         run_or_sweep()
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on with the same folder", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        how = str(stop) or "with the same folder"
+        print(f"\ninterrupted: the same command goes on {how}", file=sys.stderr)
         code = 130  # the shell's number for Ctrl-C
     except SystemExit as stop:
         code = stop.code
