@@ -39,6 +39,7 @@ from fmnist_pl.weights import acc_by_weights
 
 Result = dict[str, Any]
 
+REFUSALS = (ValueError, TypeError, ImportError, MisconfigurationException)  # of Lightning's
 PATIENCE = 3  # seconds: the worker of a sweep that was killed ends a moment after it
 
 RESULT, PREDICTIONS = "result.json", "predictions.npz"
@@ -187,7 +188,7 @@ def fit_and_test(config: Config, folder: Path) -> Result:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-    except (ValueError, TypeError, MisconfigurationException) as error:  # a device there is not
+    except REFUSALS as error:  # of a device there is not, say
         raise UserError(f"trainer: {error}") from error
     checkpoint = resumable(record.last, classifier)
     try:
