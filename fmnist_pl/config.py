@@ -55,11 +55,16 @@ def resolve(config: DictConfig | ListConfig | Config) -> Config:
         config: as composed by Hydra, or built by hand.
 
     Raises:
-        UserError: a value out of its range, an unknown operation, an impossible grouping.
+        UserError: a key that is unknown or has no value, a value out of its range, an unknown
+            operation, an impossible grouping.
     """
     if not isinstance(config, Config):
-        resolved = OmegaConf.to_object(config)
-        assert isinstance(resolved, Config), "composed without the schema"
+        try:  # the schema once more, which +key=value on the command line goes round
+            plain = OmegaConf.to_container(config, resolve=True)
+            resolved = OmegaConf.to_object(OmegaConf.merge(Config, plain))
+        except OmegaConfBaseException as error:
+            raise UserError(f"{error.full_key}: {str(error.msg).splitlines()[0]}.") from None
+        assert isinstance(resolved, Config)
         config = resolved
     check(config)
     spell_out(config.trainer)
