@@ -4,6 +4,7 @@
 Nothing here imports torch: `--help` and a configuration error answer at once.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -13,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmnist_pl.schema import OPS, Config, Op
+from fmnist_pl.schema import OPS, Config, Data, Op, Trainer
 
 CONF_DIR = str(
     next(
@@ -24,6 +25,10 @@ CONF_DIR = str(
 )
 
 CONFIG = "config.yaml"  # in the folder of a run: all its options
+
+TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000  # of the data set
+EVAL_BATCH_SIZE = 250  # larger activations are mapped and unmapped at every layer
+MAX_BLOCKS = 4  # of convolution and pooling, which make 28x28 pixels 1x1
 
 CLASS_NAMES = (
     "T-shirt/top",
@@ -50,13 +55,20 @@ def resolve(config: DictConfig | ListConfig | Config) -> Config:
         config: as composed by Hydra, or built by hand.
 
     Raises:
-        UserError: a value out of its range, an unknown operation, an impossible grouping.
+        UserError: a key that is unknown or has no value, a value out of its range, an unknown
+            operation, an impossible grouping.
     """
     if not isinstance(config, Config):
-        resolved = OmegaConf.to_object(config)
-        assert isinstance(resolved, Config), "composed without the schema"
+        try:  # the schema once more, which +key=value on the command line goes round
+            plain = OmegaConf.to_container(config, resolve=True)
+            resolved = OmegaConf.to_object(OmegaConf.merge(Config, plain))
+        except OmegaConfBaseException as error:
+            raise UserError(f"{error.full_key}: {str(error.msg).splitlines()[0]}.") from None
+        assert isinstance(resolved, Config)
         config = resolved
     check(config)
+    spell_out(config.trainer)
+    check_sizes(config)
     config.classes = check_classes(config.classes)
     config.augment.ops = [asdict_op(op) for op in parse_ops(config.augment.ops)]
     return config
@@ -71,6 +83,8 @@ def check(options: Any, prefix: str = "") -> None:
         elif value is not None:
             limits = item.metadata["limits"]
             for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, float) and not math.isfinite(one):
+                    raise UserError(f"{name}={value}: must be a finite number.")
                 if not _within(one, **limits):
                     raise UserError(f"{name}={value}: must be {describe(**limits)}.")
 
@@ -83,7 +97,6 @@ def _within(
     lt: float | None = None,
     choices: Sequence[Any] | None = None,
 ) -> bool:
-    # Each comparison is written so that NaN fails it.
     return (
         (ge is None or value >= ge)
         and (gt is None or value > gt)
@@ -99,6 +112,49 @@ def describe(**limits: Any) -> str:
     if "choices" in limits:
         return "one of " + ", ".join(map(str, limits["choices"]))
     return " and ".join(f"{words[kind]} {limit}" for kind, limit in limits.items())
+
+
+def spell_out(trainer: Trainer) -> None:
+    """Put `fast_dev_run` as the limits it stands for: the run leaves all that any run leaves."""
+    if batches := int(trainer.fast_dev_run):
+        trainer.max_epochs, trainer.fast_dev_run = 1, False
+        trainer.limit_train_batches = batches
+        trainer.limit_val_batches = batches
+        trainer.limit_test_batches = batches
+
+
+def check_sizes(config: Config) -> None:
+    """Hold against each other the sizes of images, batches, epochs and devices."""
+    data, trainer, channels = config.data, config.trainer, config.model.channels
+    if len(channels) > MAX_BLOCKS:
+        raise UserError(
+            f"model.channels={channels}: at most {MAX_BLOCKS} blocks; each halves the images, and "
+            "after as many one pixel is left."
+        )
+    for split, images, batch_size in (
+        ("train", TRAIN_IMAGES - data.val_size, data.batch_size),
+        ("val", data.val_size, EVAL_BATCH_SIZE),
+        ("test", TEST_IMAGES, EVAL_BATCH_SIZE),
+    ):
+        name, batches = f"limit_{split}_batches", -(-images // batch_size)
+        limit = getattr(trainer, name)
+        if isinstance(limit, float) and not 1 <= int(limit * batches) <= batches:
+            raise UserError(
+                f"trainer.{name}={limit}: must be a share, up to 1.0, that comes to one at least "
+                f"of the {batches} batches; or a number of batches, without a point."
+            )
+    if isinstance(trainer.devices, int) and trainer.devices > 0:
+        check_shares(data, trainer.devices * trainer.num_nodes)
+
+
+def check_shares(data: Data, devices: int) -> None:
+    """Refuse batches that cannot be shared out equally, the last, short one among them."""
+    for size in (data.batch_size, (TRAIN_IMAGES - data.val_size) % data.batch_size):
+        if size % devices:
+            raise UserError(
+                f"data.batch_size={data.batch_size}: {devices} devices cannot have equal shares "
+                f"of a batch of {size} images."
+            )
 
 
 def check_classes(classes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:

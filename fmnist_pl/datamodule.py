@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmnist_pl import augment, dataset
-from fmnist_pl.config import UserError
+from fmnist_pl.config import EVAL_BATCH_SIZE, check_shares
 from fmnist_pl.schema import Data, Op
 
-EVAL_BATCH_SIZE = 250  # larger activations are mapped and unmapped at every layer
 CHUNK_SIZE = 1024  # images augmented at once; larger ones fall out of a CPU's cache
 
 Batch = tuple[Tensor, Tensor]
@@ -181,29 +180,16 @@ class FashionMNIST(L.LightningDataModule):
         rank, world_size = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
-        images, labels = self.splits["train"]
-        batch_size = self.data.batch_size
-        for size in (batch_size, len(labels) % batch_size):  # the last batch may be short
-            if size % world_size:
-                raise UserError(
-                    f"data.batch_size={batch_size}: {world_size} devices cannot have equal shares "
-                    f"of a batch of {size} images."
-                )
-        chunks = TrainChunks(
-            images,
-            labels,
-            batch_size,
+        check_shares(self.data, world_size)
+        return TrainChunks(
+            *self.splits["train"],
+            self.data.batch_size,
             self.ops,
             self.seed,
             rank,
             world_size,
             self.limit_train_batches,
         )
-        if not chunks.num_batches:
-            raise UserError(
-                f"trainer.limit_train_batches={self.limit_train_batches}: less than one batch."
-            )
-        return chunks
 
     def val_dataloader(self) -> EvalBatches:
         return EvalBatches(*self.splits["val"])

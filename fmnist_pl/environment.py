@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+import threading
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -57,9 +58,13 @@ def git_commit() -> str | None:
 
 
 def quieten() -> None:
-    """Keep Lightning from saying what the user can do nothing about, and from what slows steps."""
+    """Keep libraries from saying what the user can do nothing about, and from what slows steps."""
     # Lightning has torch ask NVML whether there is a GPU: the optimizer would repeat it every step.
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+    # TensorBoard's thread passes on to the run that the disk is full; it need not print it, too.
+    threading.excepthook = lambda raised: (
+        None if isinstance(raised.exc_value, OSError) else threading.__excepthook__(raised)
+    )
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (

@@ -25,14 +25,18 @@ DRAWS = 4  # versions of each that an operation makes
 
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="explore")
 def main(options: DictConfig) -> None:
+    from fmnist_pl.pictures import write
+
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         for name, meaning, figure in pictures(resolve(options)):
             path = folder / name
-            figure.savefig(path)
+            write(figure, path)
             print(f"{path}  {meaning}")
     except UserError as error:
         fail(error)
+    except OSError as error:
+        fail(f"{folder}: cannot be written ({error.strerror}).")
 
 
 def pictures(config: Config) -> Iterator[tuple[str, str, "Figure"]]:

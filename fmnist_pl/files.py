@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from fmnist_pl.config import UserError
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that, whatever happens, the path holds the old content or the new one.
@@ -16,6 +18,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         move_into_place(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Create the folder of a run or a sweep, if need be.
+
+    Raises:
+        UserError: it cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: nothing can be kept there ({error.strerror}).") from None
 
 
 def part_of(path: Path) -> Path:

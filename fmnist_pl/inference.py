@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmnist_pl import nets
-from fmnist_pl.config import UserError
-from fmnist_pl.datamodule import EVAL_BATCH_SIZE, Batch, FashionMNIST, to_float
+from fmnist_pl.config import EVAL_BATCH_SIZE, UserError
+from fmnist_pl.datamodule import Batch, FashionMNIST, to_float
 from fmnist_pl.module import Classifier, acc_per_class, figures_of
 from fmnist_pl.schema import Data
 

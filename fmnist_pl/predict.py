@@ -22,11 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmnist_pl.cli import DataOptions, command, printable
-from fmnist_pl.config import UserError
+from fmnist_pl.config import TEST_IMAGES, UserError
 from fmnist_pl.schema import option
 
 TEST = "test:"
-TEST_IMAGES = 10_000
 SHOWN = 15  # in the picture
 
 

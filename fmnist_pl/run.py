@@ -1,4 +1,4 @@
-"""One run in its folder, from configuration to `result.json`.
+"""The folder of a run: who may work in it, what is there already, what ends a run early.
 
 A folder with `result.json` is a finished run; with `config.yaml` alone, an unfinished one, which
 the same configuration continues from `checkpoints/last.ckpt`.
@@ -9,47 +9,27 @@ owns the folder, and the others only read in it.
 
 import fcntl
 import json
-import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-import numpy as np
 import torch
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import OmegaConf
-from PIL import Image
-from torch import Tensor
 
-from fmnist_pl import pictures, projector, slurm
-from fmnist_pl.callbacks import Progress, Record
-from fmnist_pl.config import CONFIG, UserError, check_same, parse_ops, resolve
-from fmnist_pl.datamodule import FashionMNIST
-from fmnist_pl.environment import describe_environment, quieten
-from fmnist_pl.files import write_atomically
-from fmnist_pl.inference import Predictions, predict
-from fmnist_pl.module import Classifier, acc_per_class
+from fmnist_pl import slurm
+from fmnist_pl.config import CONFIG, UserError, check_same, resolve
+from fmnist_pl.files import make_folder, write_atomically
+from fmnist_pl.fit import PREDICTIONS, Result, build_trainer, fit_and_test
 from fmnist_pl.schema import Config
-from fmnist_pl.weights import acc_by_weights
-
-Result = dict[str, Any]
 
 # Seconds to wait for a folder: what was killed ends a moment later, on another node much later.
 PATIENCE = 60 if slurm.is_task() else 3
 
-RESULT, PREDICTIONS = "result.json", "predictions.npz"
+RESULT = "result.json"
 OWN_FILES = (
     CONFIG,
     RESULT,
@@ -77,27 +57,30 @@ def run(config: Config, folder: Path) -> Result:
 
     Raises:
         UserError: an impossible configuration; a folder with another run or in use; no data; no
-            such devices.
+            such devices, no room on the disk or in memory; no end within `time_limit`.
     """
     config = resolve(config)
     if (times := slurm.requeues()) > config.max_requeues:
         raise UserError(
             f"SLURM has queued this job again {times} times; max_requeues={config.max_requeues}."
         )
-    if slurm.rank():
-        if not (folder / RESULT).exists():
-            fit_and_test(config, folder, build_trainer(config, folder))
-        return {}
-    with locked(folder):
-        if config.overwrite:
-            clear(folder)
-        check_same(config, folder)
-        if not (folder / RESULT).exists():
-            trainer = build_trainer(config, folder)
-            write_atomically(folder / CONFIG, OmegaConf.to_yaml(config))
-            content = json.dumps(fit_and_test(config, folder, trainer), indent=1)
-            write_atomically(folder / RESULT, content + "\n")
-        result: Result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    with limited(config.time_limit), told_if_refused(folder):
+        if slurm.rank():
+            if not (folder / RESULT).exists():
+                fit_and_test(config, folder, build_trainer(config, folder))
+            return {}
+        with locked(folder):
+            if config.overwrite:
+                clear(folder)
+            check_same(config, folder)
+            if (folder / RESULT).exists():
+                check_finished(folder)
+            else:
+                trainer = build_trainer(config, folder)
+                write_atomically(folder / CONFIG, OmegaConf.to_yaml(config))
+                content = json.dumps(fit_and_test(config, folder, trainer), indent=1)
+                write_atomically(folder / RESULT, content + "\n")
+            result: Result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return result
 
 
@@ -117,11 +100,11 @@ def clear(folder: Path) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """The folder, created, and kept from every other process until the end."""
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"{folder}: no run can be kept there ({error.strerror}).") from None
+        raise UserError(f"{folder}: nothing can be kept there ({error.strerror}).") from None
     with file:
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -135,167 +118,50 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def build_trainer(config: Config, folder: Path) -> L.Trainer:
-    """Lightning's Trainer with all that belongs to a run.
+def check_finished(folder: Path) -> None:
+    """Refuse what a finished run has left if it is damaged, or another version's."""
+    from fmnist_pl.report.runs import State, read_run  # brings scipy
 
-    Raises:
-        UserError: there are no such devices, or other than have been started.
-    """
-    quieten()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-        os.environ["OMP_NUM_THREADS"] = str(config.threads)  # for processes that Lightning starts
-    options = asdict(config.trainer)
-    del options["limit_train_batches"]  # Lightning would count chunks
-    record = Record(folder)
-    progress = [Progress(f"{config.name}-{config.seed}", record)]
-    try:
-        trainer = L.Trainer(
-            **options,
-            logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
-            callbacks=[record, *(progress if config.trainer.enable_progress_bar else [])],
-            plugins=[cluster_environment()],
-            default_root_dir=folder,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
-    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
-        given = ", ".join(f"{name}={options[name]}" for name in ("accelerator", "devices"))
-        raise UserError(f"trainer: {given}: {str(error).partition(chr(10))[0]}") from None
-    if slurm.processes() not in (1, trainer.world_size):
+    if (found := read_run(folder)).state is State.UNREADABLE:
         raise UserError(
-            f"trainer.devices={trainer.num_devices} on trainer.num_nodes={trainer.num_nodes} "
-            f"nodes, but {slurm.processes()} processes have been started."
+            f"{folder}: {found.problem} Delete {RESULT}, and the same command tests the run again; "
+            "overwrite=true trains it anew."
         )
-    return trainer
 
 
-def cluster_environment() -> ClusterEnvironment:
-    """Who started the processes of this run: SLURM, torchrun, or Lightning itself."""
-    if slurm.is_task():
-        return SLURMEnvironment(auto_requeue=False)
-    if TorchElasticEnvironment.detect():
-        return TorchElasticEnvironment()
-    return LightningEnvironment()
+@contextmanager
+def limited(minutes: float | None) -> Iterator[None]:
+    """Stop what takes longer, be it that it hangs."""
+    if minutes is None:
+        yield
+        return
 
+    def stop(*_: Any) -> None:
+        raise UserError(
+            f"time_limit={minutes:g}: not done after as many minutes. "
+            "The same command goes on from the last whole epoch."
+        )
 
-def fit_and_test(config: Config, folder: Path, trainer: L.Trainer) -> Result:
-    """Train from scratch or from the last checkpoint, test, and leave all that a run leaves.
-
-    Every process of the run trains and tests; the first alone writes, and returns the result.
-    """
-    data, seed = config.data, config.seed
-    datamodule = FashionMNIST(
-        data,
-        config.classes,
-        parse_ops(config.augment.ops),
-        seed,
-        config.trainer.limit_train_batches,
-    )
-    classifier = Classifier(
-        asdict(config.model),
-        config.classes,
-        asdict(config.optimizer),
-        seed,
-        data={"val_size": data.val_size, "split_seed": data.split_seed},
-    )
-    if config.compile:
-        classifier.net.compile()
-    record, logger = trainer.checkpoint_callback, trainer.logger
-    assert isinstance(record, Record)
-    assert isinstance(logger, TensorBoardLogger)
-    logger.log_hyperparams(hyperparameters(config))
-    checkpoint = record.last if record.last.exists() else None
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
     try:
-        trainer.fit(classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
-        if isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    tested = record.best if config.test.checkpoint == "best" else record.last
-    trainer.test(classifier, datamodule, ckpt_path=tested, weights_only=True, verbose=False)
-
-    by_weights = acc_by_weights(classifier, record, datamodule)
-    if not trainer.is_global_zero:
-        return {}
-    predictions = predict(classifier.eval(), datamodule.splits["test"][0])
-    save_predictions(folder / PREDICTIONS, predictions, datamodule.splits["test"][1])
-    result = {
-        **summarise(config, classifier, record, trainer),
-        "test/acc_by_weights": by_weights,
-        "test/knn_acc": project(config.embeddings, classifier, datamodule, folder),
-        **describe_environment(trainer.strategy.root_device, trainer.world_size),
-    }
-    images, labels = (tensor.cpu().numpy() for tensor in datamodule.splits["test"])
-    drawn = pictures.draw(result, "test", images, labels, predictions.probabilities, record.rows)
-    pictures.save(drawn, folder / "figures")
-    for name in drawn:
-        picture = np.asarray(Image.open(folder / "figures" / f"{name}.png").convert("RGB"))
-        logger.experiment.add_image(name, picture, len(record.rows), dataformats="HWC")
-    logger.log_hyperparams(
-        hyperparameters(config),
-        {name: result[name] for name in ("test/acc", "test/loss", "val/acc", "val/loss")},
-        len(record.rows),
-    )
-    logger.finalize("success")
-    return result
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
-def save_predictions(path: Path, predictions: Predictions, labels: Tensor) -> None:
-    """Keep `logits`, float32 (N, C), and `labels`, int64 (N,), of the test images in order."""
-    arrays = BytesIO()
-    np.savez_compressed(arrays, logits=predictions.logits, labels=labels.cpu())
-    write_atomically(path, arrays.getvalue())
-
-
-def project(
-    embeddings: str, classifier: Classifier, datamodule: FashionMNIST, folder: Path
-) -> dict[str, float] | None:
-    """Write the embeddings that the configuration asks for; how well they separate the classes."""
-    if embeddings == "none":
-        return None
-    splits = {split: datamodule.splits[split] for split in projector.SPLITS[embeddings]}
-    return projector.write(folder, classifier, splits)
-
-
-def hyperparameters(config: Config) -> dict[str, Any]:
-    """What one compares runs by in TensorBoard's table."""
-    return {
-        **{f"model.{name}": value for name, value in asdict(config.model).items()},
-        "augment": config.augment.name,
-        "classes": len(config.classes),
-        "batch_size": config.data.batch_size,
-        "lr": config.optimizer.lr,
-        "seed": config.seed,
-    }
-
-
-def summarise(config: Config, classifier: Classifier, record: Record, trainer: L.Trainer) -> Result:
-    """What was run and what came out; names with a slash are those of `metrics.csv`.
-
-    Training and validation figures are those of the epoch whose weights were tested.
-    """
-    tested = record.best_row if config.test.checkpoint == "best" else record.rows[-1]
-    confusion = classifier.confusion["test"].cpu()
-    per_class = acc_per_class(confusion).tolist()
-    seconds = sum(row["seconds"] for row in record.rows)
-    return {
-        "name": config.name,
-        "model": config.model.name,
-        "seed": config.seed,
-        "classes": config.classes,
-        "augment": config.augment.name,
-        "embeddings": config.embeddings,
-        "epochs": len(record.rows),
-        "parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad),
-        "tested_checkpoint": config.test.checkpoint,
-        **{name: value for name, value in tested.items() if "/" in name},
-        **{k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("test/")},
-        "test/acc_per_class": dict(zip(config.classes, per_class, strict=True)),
-        "test/confusion_matrix": confusion.tolist(),
-        "best_epoch": record.best_row["epoch"],
-        "best_val_acc": record.best_row["val/acc"],
-        "seconds": seconds,
-        "images_per_second": sum(row["images"] for row in record.rows) / seconds,
-    }
+@contextmanager
+def told_if_refused(folder: Path) -> Iterator[None]:
+    """What the machine refuses, disk or memory, told as what the user can mend."""
+    try:
+        yield
+    except OSError as error:
+        path = error.filename2 or error.filename or folder
+        reason = error.strerror or error
+        raise UserError(f"{path}: {reason}. Once mended, the same command goes on.") from error
+    except (MemoryError, RuntimeError) as error:
+        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_memory and "can't allocate memory" not in str(error):  # torch's on a CPU
+            raise
+        raise UserError("out of memory: give a smaller data.batch_size or model.") from error

@@ -139,6 +139,9 @@ class Trainer:
         "32-true", "Arithmetic.", choices=("32-true", "bf16-mixed", "16-mixed", "64-true")
     )
     deterministic: bool = option(False, "Refuse operations that are not reproducible.")
+    fast_dev_run: bool | int = option(
+        False, "One batch, or as many, of everything in one epoch: does it all work?", ge=0
+    )
     limit_train_batches: int | float = option(1.0, "Batches (int) or share of them (float).", gt=0)
     limit_val_batches: int | float = option(1.0, "Likewise, of 250 images each.", gt=0)
     limit_test_batches: int | float = option(1.0, "Likewise, of 250 images each.", gt=0)
@@ -170,8 +173,11 @@ class Config:
         choices=("none", "test", "all"),
     )
     seed: int = option(0, "Seed of initial weights, order, augmentation, dropout.", ge=0, lt=2**32)
-    threads: int | None = option(None, "CPU threads; null: one for each core.", ge=1)
+    threads: int | None = option(None, "CPU threads; null: one for each core.", ge=1, le=1024)
     compile: bool = option(False, "Train with the net compiled by torch.compile.")
+    time_limit: float | None = option(
+        None, "Minutes after which to stop; the same command goes on.", gt=0, identity=False
+    )
     overwrite: bool = option(False, "Start anew in a folder that has a run.", identity=False)
     fail_fast: bool = option(False, "Stop a sweep at the first run that fails.", identity=False)
     max_requeues: int = option(10, "How often SLURM may start a run again.", ge=0, identity=False)

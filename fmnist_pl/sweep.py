@@ -30,7 +30,7 @@ from tqdm import tqdm
 from fmnist_pl import slurm
 from fmnist_pl.cli import fail
 from fmnist_pl.config import UserError, check_same, resolve
-from fmnist_pl.files import write_atomically
+from fmnist_pl.files import make_folder, write_atomically
 from fmnist_pl.schema import Config
 
 STATUS = "status.json"
@@ -44,12 +44,14 @@ class Guard(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
             resolve(without_hydra(config))
+            make_folder(Path(config.hydra.run.dir))
         except UserError as error:
             fail(error)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
             runs = prepare(config)
+            make_folder(Path(config.hydra.sweep.dir))
         except (UserError, HydraException, OmegaConfBaseException) as error:
             fail(error)  # Hydra would take what a callback raises for a warning
         Watch.of_this_process = Watch(Path(config.hydra.sweep.dir), runs)

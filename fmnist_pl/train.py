@@ -22,7 +22,7 @@ from fmnist_pl.cli import fail, tell
 from fmnist_pl.config import CONF_DIR, UserError, resolve
 
 if TYPE_CHECKING:
-    from fmnist_pl.run import Result
+    from fmnist_pl.fit import Result
 
 MISTAKES = (HydraException, OmegaConfBaseException)  # of the user's, on the command line
 
@@ -38,7 +38,11 @@ def run_or_sweep(options: DictConfig) -> None:
         else:
             from fmnist_pl.run import run
 
-            if result := run(resolve(options), folder):
+            try:
+                result = run(resolve(options), folder)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"with hydra.run.dir={folder}") from None
+            if result:
                 report(result, folder)
     except UserError as error:
         fail(error)
@@ -53,8 +57,9 @@ def main() -> None:
     code: Any = None
     try:
         run_or_sweep()
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on with the same folder", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        how = str(stop) or "with the same folder"
+        print(f"\ninterrupted: the same command goes on {how}", file=sys.stderr)
         code = 130  # the shell's number for Ctrl-C
     except SystemExit as stop:
         code = stop.code

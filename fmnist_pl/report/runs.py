@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from fmnist_pl.cli import printable
-from fmnist_pl.config import UserError, resolve
+from fmnist_pl.config import TEST_IMAGES, UserError, resolve
 from fmnist_pl.report.statistics import Figures
 from fmnist_pl.schema import Config
 
@@ -46,7 +46,6 @@ WEIGHTS = {
     "last_fresh_bn": "last, fresh batch norm",
     "averaged": "averaged",
 }
-TEST_IMAGES = 10_000
 KNN = ("embedding", "tsne")  # the entries of test/knn_acc
 
 

@@ -52,7 +52,7 @@ def published() -> dict[str, dict[str, Any]]:
     return numbers
 
 
-# How a run is executed, which its figures feel as rounding: a small change that training makes grow.
+# How a run is executed: its figures feel that as rounding, which training makes grow.
 EXECUTION = ("accelerator", "devices", "num_nodes", "strategy", "deterministic")
 
 

@@ -1,0 +1,124 @@
+"""What one can mistype: refused before anything is written, by name, with what is legal.
+
+Elsewhere: values out of range, groupings and augmentations (`test_config.py`), sweeps
+(`test_sweep.py`), the folder of the data (`test_dataset.py`), the other commands' options
+(`test_predict.py`, `test_evaluate.py`, ...).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fmnist_pl import dataset
+from tests.faults.commands import Command
+from tests.faults.conftest import Disk
+
+Train = Callable[..., Command]
+
+MISTAKES = {
+    # Hydra's and OmegaConf's own words
+    "model=nonsense": ("Could not find 'model/nonsense'", "cnn_bn"),
+    "experiment=nonsense": ("Could not find 'experiment/nonsense'", "three_class"),
+    "modle=mlp": ("Key 'modle' not in 'Config'",),
+    "model.dropuot=0.1": ("Key 'dropuot' not in 'Model'",),
+    "seed=abc": ("seed", "'abc' of type 'str' could not be converted to Integer"),
+    "seed=1.5": ("seed", "'1.5' of type 'float' could not be converted to Integer"),
+    "seed=": ("seed", "could not be converted to Integer"),
+    "model.channels=32": ("model.channels", "int is not a ListConfig, list or tuple"),
+    "model.hidden=[many]": ("model.hidden", "'many' of type 'str' could not be converted"),
+    "model.batch_norm=maybe": ("model.batch_norm", "'maybe' is not a valid bool"),
+    "optimizer.lr=fast": ("optimizer.lr", "'fast' of type 'str' could not be converted to Float"),
+    "seed": ("seed",),
+    # this project's
+    "optimizer.lr=nan": ("error: optimizer.lr=nan: must be a finite number.",),
+    "optimizer.lr=inf": ("error: optimizer.lr=inf: must be a finite number.",),
+    "model.l2=inf": ("error: model.l2=inf: must be a finite number.",),
+    "augment.ops=[{noise:{std:inf}}]": ("noise.std=inf: must be a finite number.",),
+    "optimizer.lr=-1": ("error: optimizer.lr=-1.0: must be more than 0.",),
+    "model.channels=[8,8,8,8,8]": ("error: model.channels=[8, 8, 8, 8, 8]: at most 4 blocks",),
+    "data.val_size=0": ("error: data.val_size=0: must be at least 1",),
+    "trainer.max_epochs=0": ("error: trainer.max_epochs=0: must be at least 1.",),
+    "trainer.limit_train_batches=0": ("trainer.limit_train_batches=0: must be more than 0.",),
+    "trainer.limit_train_batches=1.5": ("trainer.limit_train_batches=1.5: must be a share",),
+    "trainer.limit_val_batches=0.02": ("trainer.limit_val_batches=0.02", "of the 40 batches"),
+    "trainer.limit_test_batches=0.02": ("trainer.limit_test_batches=0.02", "of the 40 batches"),
+    "trainer.fast_dev_run=-1": ("trainer.fast_dev_run=-1: must be at least 0.",),
+    "trainer.devices=1000": ("data.batch_size=32: must be a multiple", "1000"),
+    "threads=100000": ("threads=100000: must be at least 1 and at most 1024.",),
+    "time_limit=0": ("time_limit=0.0: must be more than 0.",),
+    "+classes={A:[0]}": ("error: classes: only 'A' is given",),
+    "+model.colour=red": ("error: model.colour: Key 'colour' not in 'Model'.",),
+    "+modle=mlp": ("error: modle: Key 'modle' not in 'Config'.",),
+    "name=${nothing}": ("error: name: Interpolation key 'nothing' not found.",),
+    "~name": ("error: name: ", "missing mandatory value: name."),
+    "hydra.run.dir=file": ("error: file: nothing can be kept there (File exists).",),
+    "hydra.run.dir=file/below": ("file/below: nothing can be kept there (Not a directory).",),
+    "hydra.run.dir=/proc/mine": ("/proc/mine: nothing can be kept there",),
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_a_mistake_is_told_before_anything_is_written(
+    override: str, train: Train, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    command = train(override)
+    assert command.wait() == 1
+    for said in MISTAKES[override]:
+        assert said in command.err
+    assert "Traceback" not in command.err
+    assert command.err.count("\n") < 20
+    assert command.out == ""
+    assert sorted(tmp_path.iterdir()) == [command.streams, tmp_path / "file"]
+
+
+def test_a_sweep_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    sweep = Command("train", "-m", "seed=0,1", "hydra.sweep.dir=file/below", cwd=tmp_path)
+    sweep.fails_with("error: file/below: nothing can be kept there (Not a directory).")
+
+
+@pytest.mark.parametrize("below", ["", "/new"])
+def test_a_folder_one_may_not_write_to_is_named(below: str, train: Train, disk: Disk) -> None:
+    disk.mount("ro")
+    told = f"{disk.folder}{below}: nothing can be kept there (Read-only file system)."
+    train(folder=f"{disk.folder}{below}").fails_with(told)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.accelerator=nonsense", "`accelerator='nonsense'`. Available names are: "),
+        ("trainer.accelerator=tpu", "torch_xla"),
+        ("trainer.devices=0", "devices=0"),
+        ("trainer.devices=many", "`devices` selected with `CPUAccelerator` should be an int > 0"),
+        ("trainer.strategy=nonsense", "invalid strategy name: `strategy='nonsense'`"),
+        ("model.hidden=[1000000000]", "out of memory: give a smaller data.batch_size or model."),
+    ],
+)
+def test_what_the_machine_has_not_is_told(
+    override: str, said: str, train: Train, tmp_path: Path
+) -> None:
+    train(override).fails_with(said)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_any_letters_will_do_for_a_path(train: Train, tmp_path: Path) -> None:
+    name = "a = ü, 'b' [c]"
+    (tmp_path / name).symlink_to(dataset.locate())
+    quoted = name.replace("'", "\\'")
+    given = ("trainer.fast_dev_run=true", f"data.root='{quoted}'")
+    train(*given, folder=f"'{quoted}: run'").succeeds()
+    assert (tmp_path / f"{name}: run" / "result.json").exists()
+
+
+def test_a_batch_larger_than_the_data_is_all_of_them(train: Train, tmp_path: Path) -> None:
+    train("data.batch_size=1000000000", "data.val_size=59900", "trainer.max_epochs=1").succeeds()
+    [_, row] = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert ",100," in row  # images
+
+
+def test_a_net_of_nothing_but_its_head(train: Train, tmp_path: Path) -> None:
+    train("model.hidden=[]", "augment.ops=[]", "trainer.fast_dev_run=true").succeeds()
+    assert (tmp_path / "run" / "result.json").exists()
