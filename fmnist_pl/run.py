@@ -70,7 +70,7 @@ def run(config: Config, folder: Path) -> Result:
                 fit_and_test(config, folder, build_trainer(config, folder))
             return {}
         with locked(folder):
-            if config.overwrite:
+            if config.overwrite and not slurm.requeues():  # a job that comes back goes on
                 clear(folder)
             check_same(config, folder)
             if (folder / RESULT).exists():

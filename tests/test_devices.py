@@ -140,6 +140,14 @@ def test_a_requeue_too_many_is_refused(
         run(configured(*SHORT, "max_requeues=2"), tmp_path)
 
 
+def test_a_job_that_comes_back_does_not_overwrite_its_work(
+    tmp_path: Path, configured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(configured(*SHORT, "overwrite=true"), tmp_path)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert run(configured(*SHORT, "overwrite=true"), tmp_path) == first  # its very seconds
+
+
 @pytest.mark.parametrize(
     ("batch_size", "devices", "size"), [(32, 3, 32), (35, 7, 20), (32, 32, 16), (1, 2, 1)]
 )
