@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fmnist_pl.cli import DataOptions, command
+from fmnist_pl.cli import DataOptions, command, printable
 from fmnist_pl.config import UserError
 from fmnist_pl.files import write_atomically
 from fmnist_pl.schema import option
@@ -58,8 +58,8 @@ def work(options: Options) -> None:
 
 def report(result: dict[str, Any]) -> None:
     """The figures at the terminal, and for each class what it is most often taken for."""
-    split, names = result["split"], list(result["classes"])
-    print(f"{result['model']}-{result['seed']}, {result['parameters']:,} parameters\n")
+    split, names = result["split"], [printable(name) for name in result["classes"]]
+    print(f"{printable(result['model'])}-{result['seed']}, {result['parameters']:,} parameters\n")
     print(f"{result['images']:,} {split} images")
     for name in ("acc", "loss", "cross_entropy", "penalty"):
         label = name.replace("_", "-").replace("acc", "accuracy")
@@ -67,7 +67,8 @@ def report(result: dict[str, Any]) -> None:
     column = max(map(len, ["class", *names]))
     print(f"\n{'class':{column}}  accuracy  images  most often taken for")
     confusion = np.array(result[f"{split}/confusion_matrix"])
-    for i, (name, accuracy) in enumerate(result[f"{split}/acc_per_class"].items()):
+    accuracies = result[f"{split}/acc_per_class"].values()
+    for i, (name, accuracy) in enumerate(zip(names, accuracies, strict=True)):
         wrong = np.where(np.arange(len(names)) == i, 0, confusion[i])
         taken_for = f"{names[wrong.argmax()]} ({wrong.max():,})" if wrong.any() else ""
         print(f"{name:{column}}  {accuracy:8.4f}  {confusion[i].sum():6}  {taken_for}".rstrip())

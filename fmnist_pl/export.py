@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist_pl.cli import DataOptions, command
+from fmnist_pl.cli import DataOptions, command, printable
 from fmnist_pl.config import UserError
 from fmnist_pl.files import write_atomically
 from fmnist_pl.schema import option
@@ -61,7 +61,7 @@ def work(options: Options) -> None:
         write_atomically(path, content)
     except OSError as error:
         raise UserError(f"output={path} cannot be written: {error.strerror}.") from None
-    print(f"{path}  {classifier.options.name}-{classifier.seed}, {len(content):,} bytes")
+    print(f"{path}  {printable(classifier.options.name)}-{classifier.seed}, {len(content):,} bytes")
     print(f"within {difference:.1e} of PyTorch's probabilities for {len(images):,} test images")
 
 

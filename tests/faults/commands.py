@@ -69,15 +69,16 @@ class Command:
 
     def succeeds(self) -> None:
         """Wait for it to end well, with nothing to complain of."""
-        assert (self.wait(), self.err) == (0, "")
+        assert self.wait() == 0, self.err
+        assert not self.err, self.err
 
     def fails_with(self, *said: str) -> None:
         """Wait for it to fail in one message, which says all this."""
         assert self.wait() == 1, self.err
-        assert "Traceback" not in self.err
-        assert self.err.startswith("error: ")
+        assert "Traceback" not in self.err, self.err
+        assert self.err.startswith("error: "), self.err
         for words in said:
-            assert words in self.err
+            assert words in self.err, f"{words!r} is not in {self.err!r}"
 
     @property
     def out(self) -> str:

@@ -1,0 +1,43 @@
+"""A sweep with a run that hangs, in a folder with things it did not make.
+
+Elsewhere: runs that raise, exit, diverge, are interrupted or killed, impossible sweeps, and thirty
+runs that leak nothing (`test_sweep.py`).
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.test_sweep import SMALL, state, sweep
+
+# The command, with runs of seed 1 that hang.
+HANGING = """
+import time
+from fmnist_pl import run, train
+original = run.fit_and_test
+def fit_and_test(config, folder):
+    if config.seed == 1:
+        time.sleep(3600)
+    return original(config, folder)
+run.fit_and_test = fit_and_test
+train.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_hangs_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    (folder / "notes").mkdir(parents=True)
+    (folder / "notes" / "status.json").write_text("mine")
+    (folder / "config.txt").write_text("mine")
+    overrides = ("model=mlp", "seed=1,0", "hydra/launcher=basic", "time_limit=0.3")
+    done = sweep(folder, *SMALL, *overrides, script=HANGING)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert [state(folder / f"mlp-{seed}") for seed in (0, 1)] == ["finished", "failed"]
+    error = json.loads((folder / "mlp-1" / "status.json").read_text())["error"]
+    assert error.startswith("UserError: time_limit=0.3: not done after as many minutes.")
+    assert f"mlp-1 failed {error}" in done.stdout
+    assert "foreign: notes: holds no run" in done.stdout
+    assert (folder / "notes" / "status.json").read_text() == "mine"
