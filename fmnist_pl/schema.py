@@ -32,8 +32,10 @@ class Model:
     """A point in the space of nets: convolution blocks, then dense layers, then the head."""
 
     name: str = option(help="Name of the variant.")
-    channels: list[int] = option([], "Filters of each 3x3 convolution block; [] is an MLP.", ge=1)
-    hidden: list[int] = option([128], "Units of each hidden dense layer.", ge=1)
+    channels: list[int] = option(
+        [], "Filters of each 3x3 convolution block; [] is an MLP.", ge=1, le=65_536
+    )
+    hidden: list[int] = option([128], "Units of each hidden dense layer.", ge=1, le=65_536)
     batch_norm: bool = option(False, "Batch normalisation between convolution and ReLU.")
     dropout: float = option(0.0, "Dropout after each hidden dense layer.", ge=0, lt=1)
     l1: float = option(0.0, "Weight of the sum of |w| over all kernels in the loss.", ge=0)
@@ -55,7 +57,7 @@ class Data:
     """Where the data set is, and how it is split and batched."""
 
     root: str | None = option(None, "Folder of the idx files; looked at first.", identity=False)
-    batch_size: int = option(32, "Training images a step, over all devices.", ge=1)
+    batch_size: int = option(32, "Training images a step, over all devices.", ge=1, le=60_000)
     val_size: int = option(10_000, "Images held out for validation.", ge=1, le=59_999)
     split_seed: int = option(42, "Seed of the training/validation split.", ge=0, lt=2**32)
 
@@ -176,7 +178,7 @@ class Config:
     threads: int | None = option(None, "CPU threads; null: one for each core.", ge=1, le=1024)
     compile: bool = option(False, "Train with the net compiled by torch.compile.")
     time_limit: float | None = option(
-        None, "Minutes after which to stop; the same command goes on.", gt=0, identity=False
+        None, "Minutes to stop after; the same command goes on.", gt=0, le=525_600, identity=False
     )
     overwrite: bool = option(False, "Start anew in a folder that has a run.", identity=False)
     fail_fast: bool = option(False, "Stop a sweep at the first run that fails.", identity=False)

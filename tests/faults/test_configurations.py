@@ -5,6 +5,7 @@ Elsewhere: values out of range, groupings and augmentations (`test_config.py`), 
 (`test_predict.py`, `test_evaluate.py`, ...).
 """
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +47,11 @@ MISTAKES = {
     "trainer.fast_dev_run=-1": ("trainer.fast_dev_run=-1: must be at least 0.",),
     "trainer.devices=1000": ("data.batch_size=32: must be a multiple", "1000"),
     "threads=100000": ("threads=100000: must be at least 1 and at most 1024.",),
-    "time_limit=0": ("time_limit=0.0: must be more than 0.",),
+    "time_limit=1e9": ("time_limit=1000000000.0: must be more than 0 and at most 525600.",),
+    "model.hidden=[9223372036854775808]": ("model.hidden=[", "at least 1 and at most 65536."),
+    "model.channels=[1000000]": ("model.channels=[1000000]: must be", "at most 65536."),
+    "data.batch_size=1000000000": ("data.batch_size=1000000000: must be", "at most 60000."),
+    "time_limit=0": ("time_limit=0.0: must be more than 0 and at most 525600.",),
     "+classes={A:[0]}": ("error: classes: only 'A' is given",),
     "+model.colour=red": ("error: model.colour: Key 'colour' not in 'Model'.",),
     "+modle=mlp": ("error: modle: Key 'modle' not in 'Config'.",),
@@ -94,7 +99,6 @@ def test_a_folder_one_may_not_write_to_is_named(below: str, train: Train, disk: 
         ("trainer.devices=0", "devices=0"),
         ("trainer.devices=many", "`devices` selected with `CPUAccelerator` should be an int > 0"),
         ("trainer.strategy=nonsense", "invalid strategy name: `strategy='nonsense'`"),
-        ("model.hidden=[1000000000]", "out of memory: give a smaller data.batch_size or model."),
     ],
 )
 def test_what_the_machine_has_not_is_told(
@@ -113,8 +117,18 @@ def test_any_letters_will_do_for_a_path(train: Train, tmp_path: Path) -> None:
     assert (tmp_path / f"{name}: run" / "result.json").exists()
 
 
+def with_little_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
+
+
+def test_too_little_memory_is_told(train: Train, tmp_path: Path) -> None:
+    large = train("model.hidden=[65536,65536]", prepare=with_little_memory)  # 17 GB of weights
+    large.fails_with("out of memory: give a smaller data.batch_size or model.")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_batch_larger_than_the_data_is_all_of_them(train: Train, tmp_path: Path) -> None:
-    train("data.batch_size=1000000000", "data.val_size=59900", "trainer.max_epochs=1").succeeds()
+    train("data.batch_size=60000", "data.val_size=59900", "trainer.max_epochs=1").succeeds()
     [_, row] = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert ",100," in row  # images
 
