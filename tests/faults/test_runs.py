@@ -49,27 +49,29 @@ def test_interrupted_thrice_it_ends_the_same(train: Train, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_it_ends_the_same(train: Train, tmp_path: Path) -> None:
     dropout = "model.dropout=0.2"  # one more thing drawn at random
-    undisturbed, began = tmp_path / "undisturbed", time.monotonic()
-    train(dropout, folder="undisturbed").succeeds()
+    undisturbed = tmp_path / "undisturbed"
+    for folder in ("undisturbed", "timed"):  # the second finds the server of processes started
+        began = time.monotonic()
+        train(dropout, folder=folder).succeeds()
     duration = time.monotonic() - began
     kills, runs = 0, 0
     moments = random.Random(7)
     while kills < 20:
         runs += 1
-        folder = tmp_path / f"run{runs}"
+        folder = f"run{runs}"
         while kills < 20:
-            command = train(dropout, folder=folder.name)
+            command = train(dropout, folder=folder)
             time.sleep(moments.uniform(0, duration))
             if not command.running:
                 break
             command.send(signal.SIGKILL)
             assert command.wait() == -signal.SIGKILL
             kills += 1
-        train(dropout, folder=folder.name).succeeds()
-        assert figures(folder) == figures(undisturbed)
-        assert metrics(folder) == metrics(undisturbed)
+        train(dropout, folder=folder).succeeds()
+        assert figures(tmp_path / folder) == figures(undisturbed)
+        assert metrics(tmp_path / folder) == metrics(undisturbed)
         for name, tensor in weights(undisturbed).items():
-            assert tensor.equal(weights(folder)[name]), name
+            assert tensor.equal(weights(tmp_path / folder)[name]), name
 
 
 def test_a_folder_at_work_is_refused_to_a_second_process(train: Train, tmp_path: Path) -> None:
