@@ -46,8 +46,8 @@ def printable(text: str) -> str:
 
 
 def tell(error: Exception | str) -> None:
-    """One message, with the cause if there is one, no traceback."""
-    cause = error.__cause__ if isinstance(error, Exception) else None
+    """One message, no traceback; of a library's error the cause, too, if it has one."""
+    cause = None if isinstance(error, str | UserError) else error.__cause__
     print(f"error: {error}" + (f"\n{cause}" if cause else ""), file=sys.stderr)
 
 

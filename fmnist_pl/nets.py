@@ -47,7 +47,7 @@ class Block(nn.Module):
         assert norm.running_mean is not None
         assert norm.running_var is not None
         assert norm.momentum is not None
-        sign = torch.ones_like(norm.weight).copysign(norm.weight.detach())
+        sign = 1 - 2 * (norm.weight < 0).to(kernel.dtype)
         maps, bias = F.conv2d(x, kernel * sign[:, None, None, None], padding=1), bias * sign
         if self.training:
             mean, var, largest = MomentsAndMaxima.apply(maps.to(kernel.dtype))

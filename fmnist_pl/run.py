@@ -129,23 +129,33 @@ def check_finished(folder: Path) -> None:
         )
 
 
+class OutOfTime(BaseException):
+    """Raised wherever a run is when its time is over."""
+
+
 @contextmanager
 def limited(minutes: float | None) -> Iterator[None]:
-    """Stop what takes longer, be it that it hangs."""
+    """Stop what takes longer, be it that it hangs.
+
+    Raises:
+        UserError: it took longer.
+    """
     if minutes is None:
         yield
         return
 
     def stop(*_: Any) -> None:
-        raise UserError(
-            f"time_limit={minutes:g}: not done after as many minutes. "
-            "The same command goes on from the last whole epoch."
-        )
+        raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
     try:
         yield
+    except OutOfTime:
+        raise UserError(
+            f"time_limit={minutes:g}: not done after as many minutes. "
+            "The same command goes on from the last whole epoch."
+        ) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

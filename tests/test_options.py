@@ -44,7 +44,7 @@ def test_a_row_says_what_the_schema_says() -> None:
     for row in (
         "| `model.dropout` | float | `0.0` | at least 0 and less than 1 "
         "| Dropout after each hidden dense layer. | yes |",
-        "| `model.hidden` | list[int] | `[128]` | at least 1 "
+        "| `model.hidden` | list[int] | `[128]` | at least 1 and at most 65536 "
         "| Units of each hidden dense layer. | yes |",
         "| `overwrite` | bool | `false` |  | Start anew in a folder that has a run. | no |",
         "| `threads` | int or null | `null` | at least 1 and at most 1024 "

@@ -45,7 +45,7 @@ MISTAKES = {
     "trainer.limit_val_batches=0.02": ("trainer.limit_val_batches=0.02", "of the 40 batches"),
     "trainer.limit_test_batches=0.02": ("trainer.limit_test_batches=0.02", "of the 40 batches"),
     "trainer.fast_dev_run=-1": ("trainer.fast_dev_run=-1: must be at least 0.",),
-    "trainer.devices=1000": ("data.batch_size=32: must be a multiple", "1000"),
+    "trainer.devices=1000": ("data.batch_size=32: 1000 devices cannot have equal shares",),
     "threads=100000": ("threads=100000: must be at least 1 and at most 1024.",),
     "time_limit=1e9": ("time_limit=1000000000.0: must be more than 0 and at most 525600.",),
     "model.hidden=[9223372036854775808]": ("model.hidden=[", "at least 1 and at most 65536."),
