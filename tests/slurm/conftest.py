@@ -141,7 +141,7 @@ def output(*command: str) -> list[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
