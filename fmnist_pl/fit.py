@@ -115,25 +115,35 @@ def fit_and_test(config: Config, folder: Path, trainer: L.Trainer) -> Result:
         if isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-    tested = record.best if config.test.checkpoint == "best" else record.last
-    trainer.test(classifier, datamodule, ckpt_path=tested, weights_only=True, verbose=False)
+    if config.test.checkpoint == "best":
+        # By the Trainer's hand the record, too, would go back to that epoch.
+        classifier.load_state_dict(load_classifier(record.best).state_dict())
+    trainer.test(classifier, datamodule, verbose=False)
 
     # As from the checkpoint: in single precision, in whatever it was trained.
     classifier.eval().float()
     record.average.float()
-    by_weights = acc_by_weights(classifier, record, datamodule)
+    images, labels = datamodule.splits["test"]
+    predictions = predict(classifier, images)
+    test_acc = float((predictions.logits.argmax(1) == labels.cpu().numpy()).mean())
+    by_weights = acc_by_weights(classifier, config.test.checkpoint, test_acc, record, datamodule)
     if not trainer.is_global_zero:
         return {}
-    predictions = predict(classifier, datamodule.splits["test"][0])
-    save_predictions(folder / PREDICTIONS, predictions, datamodule.splits["test"][1])
+    save_predictions(folder / PREDICTIONS, predictions, labels)
     result = {
         **summarise(config, classifier, record, trainer),
         "test/acc_by_weights": by_weights,
         "test/knn_acc": project(config.embeddings, classifier, datamodule, folder),
         **describe_environment(trainer.strategy.root_device, trainer.world_size),
     }
-    images, labels = (tensor.cpu().numpy() for tensor in datamodule.splits["test"])
-    drawn = pictures.draw(result, "test", images, labels, predictions.probabilities, record.rows)
+    drawn = pictures.draw(
+        result,
+        "test",
+        images.cpu().numpy(),
+        labels.cpu().numpy(),
+        predictions.probabilities,
+        record.rows,
+    )
     pictures.save(drawn, folder / "figures")
     for name in drawn:
         picture = np.asarray(Image.open(folder / "figures" / f"{name}.png").convert("RGB"))

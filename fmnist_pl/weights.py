@@ -5,6 +5,7 @@ much of the last epoch's luck that is shows when they are estimated anew, for th
 """
 
 from itertools import chain, islice
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -18,9 +19,20 @@ FRESH_IMAGES = 10_000  # from which the averages of batch normalisation are esti
 
 
 def acc_by_weights(
-    classifier: Classifier, record: Record, datamodule: FashionMNIST
+    classifier: Classifier,
+    tested: str,
+    test_acc: float,
+    record: Record,
+    datamodule: FashionMNIST,
 ) -> dict[str, float]:
     """Test accuracy of the weights that one run offers.
+
+    Args:
+        classifier: of the run.
+        tested: which of its weights have been tested, `last` or `best`.
+        test_acc: and with what accuracy.
+        record: of the run.
+        datamodule: of the run.
 
     Returns:
         `last` and `best` (by validation accuracy) epoch; `averaged`: the mean of the weights after
@@ -28,23 +40,27 @@ def acc_by_weights(
         "Averaging Weights Leads to Wider Optima and Better Generalization", arXiv:1803.05407);
         and, for a net with batch norm, `last_fresh_bn`: the last epoch's, likewise anew.
     """
-    device = datamodule.splits["test"][0].device
-    nets: dict[str, nn.Module] = {
-        name: load_classifier(path).net.to(device)
+
+    def load(path: Path) -> nn.Module:
+        return load_classifier(path).net.to(datamodule.splits["test"][0].device)
+
+    test = EvalBatches(*datamodule.splits["test"])
+    last_is_best = record.best_row is record.rows[-1]
+    accuracies = {
+        name: test_acc if last_is_best or name == tested else accuracy(load(path), test)
         for name, path in (("last", record.last), ("best", record.best))
     }
     if classifier.options.batch_norm:
-        nets["last_fresh_bn"] = refreshed(load_classifier(record.last).net.to(device), datamodule)
-    nets["averaged"] = refreshed(record.average.module, datamodule)
-    test = EvalBatches(*datamodule.splits["test"])
-    return {name: accuracy(net, test) for name, net in nets.items()}
+        accuracies["last_fresh_bn"] = accuracy(refreshed(load(record.last), datamodule), test)
+    accuracies["averaged"] = accuracy(refreshed(record.average.module, datamodule), test)
+    return accuracies
 
 
 @torch.no_grad()
 def refreshed(net: nn.Module, datamodule: FashionMNIST) -> nn.Module:
     """The net with batch-norm averages of its own weights, over augmented training images."""
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
-    batches = chain.from_iterable(datamodule.train_dataloader())
+    batches = chain.from_iterable(datamodule.train_dataloader()) if norms else ()
     net.train()
     for i, (images, _) in enumerate(
         islice(batches, -(-FRESH_IMAGES // datamodule.data.batch_size)), 1
