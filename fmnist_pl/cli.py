@@ -14,7 +14,9 @@ from dataclasses import MISSING as NOTHING
 from dataclasses import Field, dataclass, fields, is_dataclass
 from io import TextIOWrapper
 from operator import attrgetter
+from shlex import join
 from textwrap import fill
+from traceback import walk_tb
 from types import NoneType
 from typing import Any, NoReturn, TypeVar, get_args
 
@@ -49,6 +51,18 @@ def tell(error: Exception | str) -> None:
     """One message, no traceback; of a library's error the cause, too, if it has one."""
     cause = None if isinstance(error, str | UserError) else error.__cause__
     print(f"error: {error}" + (f"\n{cause}" if cause else ""), file=sys.stderr)
+
+
+def refusal(error: Exception) -> Exception | str | None:
+    """What Hydra or OmegaConf has against what was typed; nothing if the error is not theirs.
+
+    They also raise Python's own errors, which name no option: those come with all that was typed.
+    """
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    theirs = ("hydra.", "omegaconf.")
+    if not str(frame.f_globals["__name__"]).startswith(theirs):
+        return None
+    return error if type(error).__module__.startswith(theirs) else f"{join(sys.argv[1:])}: {error}"
 
 
 def fail(error: Exception | str) -> NoReturn:

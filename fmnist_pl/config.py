@@ -48,6 +48,10 @@ class UserError(ValueError):
     """A mistake of the user's, told in one message: the thing, what is legal, the remedy."""
 
 
+class InUseError(UserError):
+    """Another process is at work in the folder of a run."""
+
+
 def resolve(config: DictConfig | ListConfig | Config) -> Config:
     """A checked configuration of plain values.
 

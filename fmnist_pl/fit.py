@@ -44,6 +44,12 @@ def build_trainer(config: Config, folder: Path) -> L.Trainer:
         UserError: there are no such devices, or other than have been started.
     """
     quieten()
+    environment = cluster_environment()
+    if config.trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment):
+        raise UserError(
+            f"trainer.num_nodes={config.trainer.num_nodes}: it takes hydra/launcher=slurm, "
+            "docs/run.sbatch or torchrun to start the processes of all nodes."
+        )
     if config.threads:
         torch.set_num_threads(config.threads)
         os.environ["OMP_NUM_THREADS"] = str(config.threads)  # for processes that Lightning starts
@@ -56,7 +62,7 @@ def build_trainer(config: Config, folder: Path) -> L.Trainer:
             **options,
             logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
             callbacks=[record, *(progress if config.trainer.enable_progress_bar else [])],
-            plugins=[cluster_environment()],
+            plugins=[environment],
             default_root_dir=folder,
             enable_model_summary=False,
             num_sanity_val_steps=0,

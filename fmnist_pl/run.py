@@ -21,7 +21,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fmnist_pl import slurm
-from fmnist_pl.config import CONFIG, UserError, check_same, resolve
+from fmnist_pl.config import CONFIG, InUseError, UserError, check_same, resolve
 from fmnist_pl.files import make_folder, write_atomically
 from fmnist_pl.fit import PREDICTIONS, Result, build_trainer, fit_and_test
 from fmnist_pl.schema import Config
@@ -113,7 +113,7 @@ def locked(folder: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise UserError(f"{folder}: another process is at work on this run.") from None
+                    raise InUseError(f"{folder}: another process is at work on this run.") from None
                 time.sleep(0.1)
         yield
 

@@ -13,23 +13,21 @@ import multiprocessing
 import os
 import re
 import time
-import traceback
 from functools import cache
 from pathlib import Path
 from threading import Event, Thread
+from traceback import format_exc
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from fmnist_pl import slurm
-from fmnist_pl.cli import fail
-from fmnist_pl.config import UserError, check_same, resolve
+from fmnist_pl.cli import fail, refusal, tell
+from fmnist_pl.config import InUseError, UserError, check_same, resolve
 from fmnist_pl.files import make_folder, write_atomically
 from fmnist_pl.schema import Config
 
@@ -52,8 +50,8 @@ class Guard(Callback):
         try:
             runs = prepare(config)
             make_folder(Path(config.hydra.sweep.dir))
-        except (UserError, HydraException, OmegaConfBaseException) as error:
-            fail(error)  # Hydra would take what a callback raises for a warning
+        except Exception as error:  # Hydra would take it for a warning
+            fail(error if isinstance(error, UserError) else refusal(error) or format_exc())
         Watch.of_this_process = Watch(Path(config.hydra.sweep.dir), runs)
         Watch.of_this_process.start()
 
@@ -194,7 +192,10 @@ def attempt(config: DictConfig, folder: Path) -> None:
         raise
     except BaseException as error:  # SystemExit, too, would end the whole sweep
         message = f"{type(error).__name__}: {error}"
-        note("failed", error=message, traceback=traceback.format_exc())
+        if isinstance(error, InUseError):
+            tell(error)  # whoever is at work there notes what becomes of it
+        else:
+            note("failed", error=message, traceback=format_exc())
         if slurm.is_task():
             atexit.register(os._exit, 1)  # for SLURM, too, the job has failed
         if config.fail_fast:

@@ -12,19 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from fmnist_pl import sweep
-from fmnist_pl.cli import fail, tell
+from fmnist_pl.cli import fail, refusal, tell
 from fmnist_pl.config import CONF_DIR, UserError, resolve
 
 if TYPE_CHECKING:
     from fmnist_pl.fit import Result
-
-MISTAKES = (HydraException, OmegaConfBaseException)  # of the user's, on the command line
 
 
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
@@ -65,9 +61,10 @@ def main() -> None:
         code = stop.code
     except Exception as error:
         # The errors of a sweep's runs are kept with the runs: this one is the launcher's.
-        if not sweep.Watch.of_this_process and not isinstance(error, MISTAKES):
+        said = error if sweep.Watch.of_this_process else refusal(error)
+        if said is None:
             raise
-        tell(error)
+        tell(said)
         code = 1
     watch = sweep.Watch.of_this_process
     if watch and not watch.conclude():

@@ -55,6 +55,11 @@ MISTAKES = {
     "+classes={A:[0]}": ("error: classes: only 'A' is given",),
     "+model.colour=red": ("error: model.colour: Key 'colour' not in 'Model'.",),
     "+modle=mlp": ("error: modle: Key 'modle' not in 'Config'.",),
+    "model=null": (
+        "error: ",
+        "model=null: Config group override must be a string",
+    ),
+    "model.channels.x=1": ("model.channels.x=1: invalid literal for int()",),
     "name=${nothing}": ("error: name: Interpolation key 'nothing' not found.",),
     "~name": ("error: name: ", "missing mandatory value: name."),
     "hydra.run.dir=file": ("error: file: nothing can be kept there (File exists).",),
@@ -98,6 +103,7 @@ def test_a_folder_one_may_not_write_to_is_named(below: str, train: Train, disk: 
         ("trainer.accelerator=tpu", "torch_xla"),
         ("trainer.devices=0", "devices=0"),
         ("trainer.devices=many", "`devices` selected with `CPUAccelerator` should be an int > 0"),
+        ("trainer.num_nodes=2", "trainer.num_nodes=2: it takes hydra/launcher=slurm, "),
         ("trainer.strategy=nonsense", "invalid strategy name: `strategy='nonsense'`"),
     ],
 )
