@@ -1,22 +1,25 @@
 """The study's protocol in Keras, on the CPU: what `six_models.py` measures `fmnist_pl` against.
 
-    python benchmarks/keras_study.py DATA LOGS CONFIGS
+    python benchmarks/keras_study.py tuned|plain DATA LOGS CONFIGS
 
-It runs in an environment of its own, `pip install tensorflow-cpu tensorboard`, without `fmnist_pl`.
-DATA is a folder with the four plain idx files, LOGS one for TensorBoard; CONFIGS is a JSON list of
-runs as `fmnist_pl.schema.Config` has them, which are trained, validated after every epoch and
-tested one after the other. It prints one JSON object: the seconds of all of them, imports left out,
-each one's test accuracy, and versions.
+It runs in an environment of its own, `pip install tensorflow-cpu tensorboard scipy`, without
+`fmnist_pl`. DATA is a folder with the four plain idx files, LOGS one for TensorBoard; CONFIGS is a
+JSON list of runs as `fmnist_pl.schema.Config` has them, which are trained, validated after every
+epoch and tested one after the other. It prints one JSON object: the seconds of all of them, imports
+left out, each one's test accuracy, and versions.
 
-It is written for speed as far as Keras goes without leaving its ways: shuffled indices instead of
-shuffled images, augmentation of whole batches with a draw for each image, all cores fetching ahead,
-many steps a call, evaluation in large batches. Compiling with XLA was slower on CPUs.
+`plain` is Keras as the study used it: an ImageDataGenerator, which augments image by image, and
+Keras' defaults for all else. `tuned` is written for speed as far as Keras goes without leaving its
+ways: shuffled indices instead of shuffled images, augmentation of whole batches with a draw for
+each image, all cores fetching ahead, many steps a call, evaluation in large batches. Compiling with
+XLA was slower on CPUs.
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 SIDE = 28
-EVAL_BATCH_SIZE = 250
+EVAL_BATCH_SIZE, KERAS_BATCH_SIZE = 250, 32  # the latter is Keras' default
 STEPS_PER_CALL = 32
 
 Options = dict[str, Any]
@@ -69,10 +72,10 @@ def augmentation(name: str, parameters: Options) -> Callable[[Images], Images]:
     raise ValueError(f"no Keras operation for {name} {parameters}")
 
 
-def train_batches(
-    images: Any, labels: Any, batch_size: int, ops: Sequence[Options], limit: int | None
+def tuned_batches(
+    images: Any, labels: Any, batch_size: int, ops: Sequence[Options]
 ) -> tf.data.Dataset:
-    """The images in a new order every epoch, augmented anew; of it `limit` batches."""
+    """The images in a new order every epoch, augmented anew."""
     functions = [augmentation(name, parameters) for op in ops for name, parameters in op.items()]
     all_images, all_labels = tf.constant(images), tf.constant(labels)
 
@@ -83,13 +86,38 @@ def train_batches(
         return chosen, tf.gather(all_labels, indices)
 
     indices = tf.data.Dataset.range(len(labels)).shuffle(len(labels)).batch(batch_size)
-    indices = indices if limit is None else indices.take(limit)
     return indices.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def eval_batches(images: Any, labels: Any) -> tf.data.Dataset:
+def plain_batches(images: Any, labels: Any, batch_size: int, ops: Sequence[Options]) -> Any:
+    """The same from the generator of the study, in Python, one image at a time."""
+    settings: Options = {}
+    for name, parameters in (item for op in ops for item in op.items()):
+        match name, parameters:
+            case "rotate", {"degrees": degrees}:
+                settings["rotation_range"] = degrees
+            case "flip_horizontal", {"p": 0.5}:
+                settings["horizontal_flip"] = True
+            case "cutout", _:
+                settings["preprocessing_function"] = partial(cutout_image, **parameters)
+            case _:
+                raise ValueError(f"no Keras operation for {name} {parameters}")
+    generator = tf.keras.preprocessing.image.ImageDataGenerator(**settings)
+    return generator.flow(images.astype(np.float32) / 255, labels, batch_size)
+
+
+def cutout_image(image: Any, p: float, min_size: int, max_size: int, max_value: float) -> Any:
+    """`cutout` of one image, an array (28, 28, 1)."""
+    if np.random.random() < p:
+        height, width = np.random.randint(min_size, max_size + 1, 2)
+        top, left = np.random.randint(SIDE + 1 - height), np.random.randint(SIDE + 1 - width)
+        image[top : top + height, left : left + width] = np.random.uniform(0, max_value)
+    return image
+
+
+def eval_batches(images: Any, labels: Any, size: int) -> tf.data.Dataset:
     scaled = images.astype(np.float32) / 255
-    batches = tf.data.Dataset.from_tensor_slices((scaled, labels)).batch(EVAL_BATCH_SIZE)
+    batches = tf.data.Dataset.from_tensor_slices((scaled, labels)).batch(size)
     return batches.cache().prefetch(tf.data.AUTOTUNE)
 
 
@@ -111,7 +139,7 @@ def build_net(model: Options, classes: int) -> keras.Model:
     return keras.Sequential([*net, layers.Dense(classes, kernel_regularizer=penalty)])
 
 
-def train(config: Options, data: Path, logs: Path) -> float:
+def train(config: Options, tuned: bool, data: Path, logs: Path) -> float:
     """Train with validation, then test: the accuracy."""
     keras.utils.set_random_seed(config["seed"])
     options, trainer, adam = config["data"], config["trainer"], config["optimizer"]
@@ -119,37 +147,41 @@ def train(config: Options, data: Path, logs: Path) -> float:
     order = np.random.RandomState(options["split_seed"]).permutation(len(labels))
     val, train = order[: options["val_size"]], order[options["val_size"] :]
     limit = trainer["limit_train_batches"]
-    batches = train_batches(
-        images[train],
-        labels[train],
-        options["batch_size"],
-        config["augment"]["ops"],
-        limit if isinstance(limit, int) else None,
+    make_batches, eval_size = (
+        (tuned_batches, EVAL_BATCH_SIZE) if tuned else (plain_batches, KERAS_BATCH_SIZE)
+    )
+    batches = make_batches(
+        images[train], labels[train], options["batch_size"], config["augment"]["ops"]
     )
     net = build_net(config["model"], len(config["classes"]))
     net.compile(
         keras.optimizers.Adam(adam["lr"], adam["beta1"], adam["beta2"], adam["eps"]),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        steps_per_execution=STEPS_PER_CALL,
+        steps_per_execution=STEPS_PER_CALL if tuned else 1,
         jit_compile=False,
     )
     net.fit(
         batches,
-        validation_data=eval_batches(images[val], labels[val]),
+        validation_data=eval_batches(images[val], labels[val], eval_size),
         epochs=trainer["max_epochs"],
+        steps_per_epoch=limit if isinstance(limit, int) else None,
         callbacks=[keras.callbacks.TensorBoard(logs / config["name"], histogram_freq=1)],
         verbose=0,
     )
-    figures = net.evaluate(eval_batches(*read(data, "t10k")), verbose=0, return_dict=True)
+    figures = net.evaluate(
+        eval_batches(*read(data, "t10k"), eval_size), verbose=0, return_dict=True
+    )
     return float(figures["accuracy"])
 
 
 def main() -> None:
-    data, logs, configs = sys.argv[1:]
+    way, data, logs, configs = sys.argv[1:]
+    tuned = {"tuned": True, "plain": False}[way]
     start = time.perf_counter()
     test_acc = {
-        config["name"]: train(config, Path(data), Path(logs)) for config in json.loads(configs)
+        config["name"]: train(config, tuned, Path(data), Path(logs))
+        for config in json.loads(configs)
     }
     seconds = time.perf_counter() - start
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
