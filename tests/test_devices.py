@@ -5,6 +5,7 @@ import subprocess
 import sys
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -89,6 +90,19 @@ def test_two_processes_train_on_the_batches_of_one(tmp_path: Path, configured: A
         assert [row["images"] for row in metrics(folder)] == ["160"]
         for figure in ("train/loss", "val/loss"):
             assert together[figure] == pytest.approx(alone[figure], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_are_as_accurate_as_one(tmp_path: Path, configured: Any) -> None:
+    epoch = ("model=mlp", "trainer.max_epochs=1", "threads=1", "embeddings=none")
+    alone = [run(configured(*epoch, f"seed={seed}"), tmp_path / str(seed)) for seed in range(3)]
+    command = [sys.executable, "-m", "fmnist_pl.train", *epoch, *TWO, "hydra.run.dir=two"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    together = figures(tmp_path / "two")
+    assert [row["images"] for row in metrics(tmp_path / "two")] == ["50000"]
+    for figure in ("train/acc", "val/acc", "test/acc"):
+        spread = stdev(result[figure] for result in alone)
+        assert together[figure] == pytest.approx(alone[0][figure], abs=spread)
 
 
 @pytest.mark.slow
