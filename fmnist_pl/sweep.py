@@ -15,7 +15,7 @@ import re
 import time
 from functools import cache
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, RLock, Thread
 from traceback import format_exc
 from typing import Any
 
@@ -215,6 +215,7 @@ def end_with_parent() -> None:
         os._exit(1)
 
     if parent:
+        tqdm.set_lock(RLock())  # its own is a semaphore of the system's, which would be left over
         Thread(target=watch, daemon=True).start()
 
 

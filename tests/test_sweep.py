@@ -52,15 +52,17 @@ def sweep(folder: Path, *overrides: str, script: str = "") -> "subprocess.Comple
 
 
 def start(folder: Path, *overrides: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        command(folder, *overrides),
-        cwd=folder.parent,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # a process group of its own, as in a terminal
-        # A test run in the background ignores Ctrl-C, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    """Its errors go to `stderr` beside the folder."""
+    with (folder.parent / "stderr").open("w") as errors:
+        return subprocess.Popen(
+            command(folder, *overrides),
+            cwd=folder.parent,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,  # a process group of its own, as in a terminal
+            # A test run in the background ignores Ctrl-C, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
 
 
 def state(folder: Path) -> str:
@@ -179,6 +181,8 @@ def test_an_interrupted_sweep_reports_and_goes_on(tmp_path: Path, number: signal
     else:
         process.send_signal(number)
     assert process.wait() == 130
+    told = [line for line in (tmp_path / "stderr").read_text().splitlines() if line]
+    assert told == ["interrupted: the same command goes on with the same folder"]
     assert (folder / "report.html").exists()
     assert not (folder / "mlp-2" / "result.json").exists()
     assert sweep(folder, *overrides).returncode == 0
