@@ -46,7 +46,9 @@ def run_or_sweep(options: DictConfig) -> None:
 
 def main() -> None:
     """The command. However a sweep ends, it ends in its report."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in the background
+        signal.signal(signal.SIGINT, interrupt)
     if "hydra/launcher=slurm" in sys.argv and not find_spec("submitit"):
         fail("hydra/launcher=slurm needs a plugin of Hydra's: pip install 'fmnist_pl[slurm]'")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over, to be told here
@@ -70,6 +72,13 @@ def main() -> None:
     if watch and not watch.conclude():
         code = code or 1
     sys.exit(code)
+
+
+def interrupt(*_: Any) -> None:
+    """Stop once: a second signal must not keep a launcher from ending its workers."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def report(result: "Result", folder: Path) -> None:

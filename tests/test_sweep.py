@@ -170,15 +170,17 @@ def test_other_options_in_the_same_folder_are_refused(tmp_path: Path, configured
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["mlp-1"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_reports_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("how", ["Ctrl-C", "Ctrl-C twice", "SIGTERM", "SIGTERM to all"])
+def test_an_interrupted_sweep_reports_and_goes_on(tmp_path: Path, how: str) -> None:
     folder = tmp_path / "sweep"
     overrides = (*TINY, "model=mlp", "seed=0,1,2", "trainer.limit_train_batches=500")
     process = start(folder, *overrides)
     wait_for((folder / "mlp-0" / "metrics.csv").exists, process)
-    if number == signal.SIGINT:  # Ctrl-C reaches the whole group, SIGTERM one process
+    number = signal.SIGTERM if how.startswith("SIGTERM") else signal.SIGINT
+    if how != "SIGTERM":  # Ctrl-C reaches the whole group
         os.killpg(process.pid, number)
-    else:
+    if how != "Ctrl-C":
+        time.sleep(0.2 if how == "Ctrl-C twice" else 0)
         process.send_signal(number)
     assert process.wait() == 130
     told = [line for line in (tmp_path / "stderr").read_text().splitlines() if line]
