@@ -55,10 +55,7 @@ MISTAKES = {
     "+classes={A:[0]}": ("error: classes: only 'A' is given",),
     "+model.colour=red": ("error: model.colour: Key 'colour' not in 'Model'.",),
     "+modle=mlp": ("error: modle: Key 'modle' not in 'Config'.",),
-    "model=null": (
-        "error: ",
-        "model=null: Config group override must be a string",
-    ),
+    "model=null": ("model=null: Config group override must be a string",),
     "model.channels.x=1": ("model.channels.x=1: invalid literal for int()",),
     "name=${nothing}": ("error: name: Interpolation key 'nothing' not found.",),
     "~name": ("error: name: ", "missing mandatory value: name."),
