@@ -40,6 +40,7 @@ class Summary:
             lines += [f"best on the validation images: {best.label}", ""]
         lines += [": ".join(filter(None, row)) for row in left_out(self.sweep, self.out)]
         lines += [""] if self.sweep.left_out else []
+        lines += [self.sweep.choice, ""] if self.sweep.choice else []
         lines += [
             f"{number} {finding.verdict:13}  {finding.conclusion.statement}"
             for number, finding in enumerate(self.findings, 1)
@@ -133,7 +134,9 @@ def to_markdown(summary: Summary) -> str:
         text += [f"Best on the validation images: {escape(best.label)}.", ""]
     if rest := left_out(summary.sweep, summary.out):
         text += ["## Not counted", "", *lines([["state", "folder", "problem"], *rest]), ""]
-    text += ["## The study's conclusions", "", *lines(verdicts), ""]
+    text += ["## The study's conclusions", ""]
+    text += [escape(summary.sweep.choice), ""] if summary.sweep.choice else []
+    text += [*lines(verdicts), ""]
     if summary.sweep.finished:
         text += [
             "## Why the last epoch is noisy",

@@ -132,16 +132,26 @@ class Sweep:
 
     @property
     def study(self) -> dict[str, Variant]:
-        """By arm the study's variants, all of one setting: that of the most finished runs."""
-        settings: dict[str, dict[str, Variant]] = defaultdict(dict)
+        """By arm the study's variants, all of one setting: that of the most finished runs.
+
+        Of settings with as many it is the study's own.
+        """
+        settings: dict[str, dict[str, Variant]] = {setting(Config()): {}}
         for variant in self.finished:
             if variant.arm:
-                settings[setting(variant.config)][variant.arm] = variant
+                settings.setdefault(setting(variant.config), {})[variant.arm] = variant
         return max(
             settings.values(),
             key=lambda arms: sum(len(variant.finished) for variant in arms.values()),
-            default={},
         )
+
+    @property
+    def choice(self) -> str:
+        """A sentence: the variants that conclusions are tested on, where others could have been."""
+        study = self.study
+        if all(study.get(v.arm) is v for v in self.finished if v.arm):
+            return ""
+        return f"Runs of one setting are compared: {', '.join(v.label for v in study.values())}."
 
     @property
     def candidates(self) -> list[Variant]:

@@ -7,7 +7,7 @@ import pytest
 
 from fmnist_pl.config import UserError
 from fmnist_pl.report.runs import State, read_run, read_tsne
-from fmnist_pl.report.summary import write_report
+from fmnist_pl.report.summary import Summary, write_report
 from fmnist_pl.report.variants import read_sweep
 
 
@@ -117,6 +117,27 @@ def test_variants_differ_by_options_not_names(made_up, tmp_path: Path) -> None:
     labels = {variant.label: variant.arm for variant in read_sweep([tmp_path]).variants}
     assert labels == {"cnn (model.hidden=[128, 84])": "cnn", "cnn (model.hidden=[64])": None}
     assert [len(variant.finished) for variant in read_sweep([tmp_path]).variants] == [2, 1]
+
+
+def test_conclusions_are_tested_on_one_setting(made_up, tmp_path: Path) -> None:
+    def run(lr: float, seed: int) -> Summary:
+        config = made_up.config("cnn", seed)
+        config.optimizer.lr = lr
+        made_up.run(tmp_path / f"{lr}-{seed}", config)
+        return write_report([tmp_path], tmp_path)
+
+    def tested(summary: Summary) -> float:
+        return summary.sweep.study["cnn"].config.optimizer.lr
+
+    only = run(1e-4, 0)
+    assert tested(only) == 1e-4
+    assert "one setting" not in str(only) + (tmp_path / "report.html").read_text()
+    assert tested(run(1e-3, 0)) == 1e-3  # the study's own, of settings with as many runs
+    more = run(1e-4, 1)
+    assert tested(more) == 1e-4
+    said = "Runs of one setting are compared: cnn (optimizer.lr=0.0001)."
+    for text in (str(more), *((tmp_path / f).read_text() for f in ("report.html", "summary.md"))):
+        assert said in text
 
 
 @pytest.mark.parametrize(
