@@ -196,7 +196,8 @@ def test_an_interrupted_sweep_reports_and_goes_on(tmp_path: Path, how: str) -> N
 def test_a_sweep_killed_three_times_ends_the_same(tmp_path: Path, configured: Any) -> None:
     overrides = (
         "model=mlp,cnn,cnn_bn,cnn_bn_dropout,cnn_bn_dropout_l2,cnn_bn_dropout_l1",
-        *("seed=0,1", "trainer.max_epochs=1", "embeddings=none"),
+        *("seed=0,1", "embeddings=none"),
+        *("trainer.max_epochs=3", "trainer.limit_train_batches=200"),
     )
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     began = time.monotonic()
