@@ -1,4 +1,4 @@
-"""The study's eight conclusions as hypotheses, and the runs they speak of.
+"""What a report tests: the study's eight conclusions, and whether the best of a sweep is the best.
 
 Each is stated as contrasts of the figures of one seed's runs, above zero where the study is right;
 `statistics` says how they are judged.
@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from fmnist_pl.report.statistics import Conclusion, Contrast, Figures, Finding, measure
-from fmnist_pl.report.variants import ARMS, NETS, published
+from fmnist_pl.report.variants import ARMS, NETS, Sweep, published
 
 
 def published_figures(arm: str) -> Figures:
@@ -203,3 +203,23 @@ def examine(sweep: Mapping[str, Mapping[int, Figures]]) -> list[Finding]:
         Finding(each, tuple(measure(contrast, sweep, study) for contrast in each.contrasts))
         for each in CONCLUSIONS
     ]
+
+
+def compare(sweep: Sweep) -> Finding | None:
+    """Whether the best on the validation images leads on the test images, over each of the others.
+
+    The others are those of the same classes; None where there are none.
+    """
+    best = sweep.best
+    peers = [v for v in sweep.candidates if best and v.groups == best.groups]
+    if not best or len(peers) < 2:
+        return None
+    figures = {v.label: {seed: run.figures for seed, run in v.finished.items()} for v in peers}
+    study = {v.label: published_figures(arm) for arm, v in sweep.study.items()}
+    contrasts = tuple(better(best.label, v.label) for v in peers if v is not best)
+    conclusion = Conclusion(
+        f"{best.label} is the best model.",
+        "The best on the validation images has a higher test accuracy than each of the others.",
+        contrasts,
+    )
+    return Finding(conclusion, tuple(measure(each, figures, study) for each in contrasts))

@@ -41,8 +41,15 @@ TALLY = {  # of one, of several
 }
 
 
-def to_html(sweep: Sweep, findings: Sequence[Finding], out: Path) -> str:
-    """The page; folders are named as seen from `out`."""
+def to_html(sweep: Sweep, findings: Sequence[Finding], lead: Finding | None, out: Path) -> str:
+    """The page.
+
+    Args:
+        sweep: what it is about.
+        findings: on the study's conclusions.
+        lead: of the best model.
+        out: from where folders are named.
+    """
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -58,7 +65,8 @@ def to_html(sweep: Sweep, findings: Sequence[Finding], out: Path) -> str:
         out=out,
         finished=finished,
         State=State,
-        findings=[describe(number, finding) for number, finding in enumerate(findings, 1)],
+        findings=[describe(finding) for finding in findings],
+        lead=describe(lead) if lead else None,
         tally=tally(findings),
         rule={"level": LEVEL, "margin": MARGIN},
         curves=curves(sweep.variants),
@@ -79,7 +87,7 @@ def tally(findings: Sequence[Finding]) -> str:
     return ", ".join(f"{counts[one]} {TALLY[one][counts[one] > 1]}" for one in TALLY if counts[one])
 
 
-def describe(number: int, finding: Finding) -> dict[str, Any]:
+def describe(finding: Finding) -> dict[str, Any]:
     """A finding as the template shows it; places of the interval plots are percentages."""
     ends = [0.0]
     for one in finding.evidence:
@@ -103,7 +111,6 @@ def describe(number: int, finding: Finding) -> dict[str, Any]:
         }
 
     return {
-        "number": number,
         "finding": finding,
         "mark": MARKS[finding.verdict],
         "rows": [row(one) for one in finding.evidence],

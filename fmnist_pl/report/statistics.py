@@ -8,7 +8,7 @@ of the test images, which McNemar's test answers. It must survive both; SciPy co
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,10 @@ class Evidence:
         return Verdict.UNDECIDED
 
     def in_words(self) -> str:
-        return in_words(list(self.effects.values()), self.contrast.unit)
+        """The claim and, where there is one, the effect."""
+        if not self.effects:
+            return self.contrast.claim
+        return f"{self.contrast.claim}, {in_words(list(self.effects.values()), self.contrast.unit)}"
 
     def reason(self, verdict: Verdict) -> str:
         """Why the contrast does not hold or is undecided, for a reader new to intervals."""
@@ -173,14 +176,13 @@ class Finding:
             which = "that" if len(decisive) == 1 else "the smallest effect is that"
             reasons = [
                 f"{subject} on {seeds} seeds, by more than luck explains: "
-                f"{which} {weakest.contrast.claim}, {weakest.in_words()}."
+                f"{which} {weakest.in_words()}."
             ]
         else:
             opening = "Against it: that " if verdict is Verdict.FAILS else "Open: whether "
             claims: dict[str, list[str]] = {}  # by reason
             for one in decisive:
-                claim = f"{one.contrast.claim}, {one.in_words()}"
-                claims.setdefault(one.reason(verdict), []).append(claim)
+                claims.setdefault(one.reason(verdict), []).append(one.in_words())
             reasons = [f"{opening}{'; '.join(these)}: {why}." for why, these in claims.items()]
         if seeds < FEW_SEEDS:
             reasons.append(f"(Only {seeds} seeds: the intervals are wide.)")
@@ -209,10 +211,11 @@ def measure(
     Args:
         contrast: what to measure.
         sweep: by arm and seed the figures of the finished runs.
-        study: by arm the published figures.
+        study: by arm the published figures, where there are any.
     """
-    published = contrast.effect(*(study[arm] for arm in contrast.arms))
-    arms = list(contrast.arms)
+    arms, published = list(contrast.arms), nan
+    if study.keys() >= set(arms):
+        published = contrast.effect(*(study[arm] for arm in arms))
     lacking = [f"finished runs of {arm}" for arm in arms if not sweep.get(arm)]
     if not contrast.every and len(lacking) < len(arms):
         arms, lacking = [arm for arm in arms if sweep.get(arm)], []

@@ -9,7 +9,7 @@ from pathlib import Path
 from fmnist_pl.cli import printable
 from fmnist_pl.config import UserError
 from fmnist_pl.files import write_atomically
-from fmnist_pl.report.conclusions import examine
+from fmnist_pl.report.conclusions import compare, examine
 from fmnist_pl.report.page import to_html
 from fmnist_pl.report.runs import FIGURES, KNN, WEIGHTS
 from fmnist_pl.report.statistics import Finding
@@ -22,7 +22,8 @@ class Summary:
     """What a report says."""
 
     sweep: Sweep
-    findings: list[Finding]
+    findings: list[Finding]  # the study's eight conclusions
+    lead: Finding | None  # of the best model
     out: Path  # the folder of the files
 
     def __str__(self) -> str:
@@ -38,6 +39,10 @@ class Summary:
             lines = [*(line.rstrip() for line in lines), ""]
         if best := self.sweep.best:
             lines += [f"best on the validation images: {best.label}", ""]
+        if self.lead:
+            lines += ["on the test images:"]
+            lines += [f"{verdict:13}  {effect}" for verdict, effect in comparisons(self.lead)]
+            lines += [""]
         lines += [": ".join(filter(None, row)) for row in left_out(self.sweep, self.out)]
         lines += [""] if self.sweep.left_out else []
         lines += [self.sweep.choice, ""] if self.sweep.choice else []
@@ -59,11 +64,11 @@ def write_report(folders: Sequence[Path], out: Path) -> Summary:
         arm: {seed: run.figures for seed, run in variant.finished.items()}
         for arm, variant in sweep.study.items()
     }
-    summary = Summary(sweep, examine(figures), out)
+    summary = Summary(sweep, examine(figures), compare(sweep), out)
     try:
         write_atomically(out / "summary.csv", to_csv(summary))
         write_atomically(out / "summary.md", to_markdown(summary))
-        write_atomically(out / "report.html", to_html(sweep, summary.findings, out))
+        write_atomically(out / "report.html", to_html(sweep, summary.findings, summary.lead, out))
     except OSError as error:
         raise UserError(f"{out}: the report cannot be written there ({error.strerror}).") from None
     return summary
@@ -83,6 +88,11 @@ def table(sweep: Sweep) -> list[list[str]]:
 def left_out(sweep: Sweep, out: Path) -> list[list[str]]:
     """State, folder as seen from `out`, and problem of every folder that is not in the table."""
     return [[run.state, run.name(out), run.problem] for run in sweep.left_out]
+
+
+def comparisons(finding: Finding) -> list[tuple[str, str]]:
+    """Of each the verdict, and what it compares with what effect."""
+    return [(finding.verdict_on(one), one.in_words()) for one in finding.evidence]
 
 
 def to_csv(summary: Summary) -> str:
@@ -132,6 +142,9 @@ def to_markdown(summary: Summary) -> str:
     text += ["Accuracy, mean ± standard deviation over seeds; beside it the study's.", ""]
     if best := summary.sweep.best:
         text += [f"Best on the validation images: {escape(best.label)}.", ""]
+    if summary.lead:
+        text += ["## The best against the others", ""]
+        text += [*lines([("verdict", "comparison"), *comparisons(summary.lead)]), ""]
     if rest := left_out(summary.sweep, summary.out):
         text += ["## Not counted", "", *lines([["state", "folder", "problem"], *rest]), ""]
     text += ["## The study's conclusions", ""]

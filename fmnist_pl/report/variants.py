@@ -73,6 +73,11 @@ class Variant:
         return [printable(name) for name in self.config.classes]
 
     @property
+    def groups(self) -> list[list[int]]:
+        """Of each class the original labels."""
+        return list(self.config.classes.values())
+
+    @property
     def finished(self) -> dict[int, Run]:
         """By seed."""
         runs = [run for run in self.runs if run.state is State.FINISHED]
@@ -156,7 +161,7 @@ class Sweep:
     @property
     def candidates(self) -> list[Variant]:
         """The finished variants of ten classes; where there are none, all finished ones."""
-        ten = [v for v in self.finished if list(v.config.classes.values()) == TEN]
+        ten = [v for v in self.finished if v.groups == TEN]
         return ten or self.finished
 
     @property

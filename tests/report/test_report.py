@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scipy.stats import ttest_rel
 
 from fmnist_pl.config import UserError
 from fmnist_pl.report.__main__ import main
@@ -92,6 +93,37 @@ def test_findings_are_those_of_the_sweep(study: Summary) -> None:
     for finding in study.findings:
         assert finding.conclusion.statement in text
         assert finding.explanation in text
+
+
+def test_the_best_is_compared_with_each_of_the_others(study: Summary) -> None:
+    best = best_arm(study)
+    others = [arm for arm in ARMS if arm not in (best, "three_class")]  # which has other classes
+    assert study.lead
+    assert [one.contrast.arms for one in study.lead.evidence] == [(best, arm) for arm in others]
+    accuracies = {arm: [one["test/acc"] for one in results(study, arm)] for arm in (best, *others)}
+    for arm, one in zip(others, study.lead.evidence, strict=True):
+        difference = ttest_rel(accuracies[best], accuracies[arm]).confidence_interval(0.95)
+        assert one.interval() == pytest.approx((difference.low, difference.high))
+        told = f"{study.lead.verdict_on(one)} *{best} is more accurate than {arm}, .+ points"
+        assert re.search(told, str(study))
+        assert f"| {study.lead.verdict_on(one)} | {one.in_words()} |" in (
+            (study.out / "summary.md").read_text()
+        )
+    assert study.lead.verdict_on(study.lead.evidence[others.index("mlp")]) is Verdict.HOLDS
+    page = (study.out / "report.html").read_text()
+    assert f"{best} is the best model." in page
+    assert f"{best} is more accurate than mlp<" in page
+
+
+def test_other_classes_are_not_compared(made_up, tmp_path: Path) -> None:
+    halves = {"Low": [0, 1, 2, 3, 4], "High": [5, 6, 7, 8, 9]}
+    for seed in range(2):
+        made_up.run(tmp_path / f"three-{seed}", made_up.config("three_class", seed))
+        made_up.run(tmp_path / f"two-{seed}", made_up.config("three_class", seed, classes=halves))
+    summary = write_report([tmp_path], tmp_path)
+    assert len(summary.sweep.finished) == 2
+    assert summary.lead is None
+    assert "The best against the others" not in (tmp_path / "report.html").read_text()
 
 
 def test_page_holds_everything(study: Summary) -> None:
