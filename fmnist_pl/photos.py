@@ -109,7 +109,11 @@ def prepare(image: Image.Image, invert: str) -> tuple[NDArray[np.uint8], bool]:
     ground = int(np.median(np.concatenate([*pixels[[0, -1]], *pixels[:, [0, -1]].T])))
     if image.size != (SIDE, SIDE):
         piece = Image.fromarray(np.abs(pixels.astype(np.int16) - ground) > 0.05 * 255)
-        size = (SIDE, SIDE)
-        image = ImageOps.pad(image.crop(piece.getbbox()), size, Image.Resampling.LANCZOS, ground)
+        piece = image.crop(piece.getbbox())
+        # ImageOps.pad lets the short side of a long piece become 0.
+        width, height = (max(1, round(side / max(piece.size) * SIDE)) for side in piece.size)
+        piece = piece.resize((width, height), Image.Resampling.LANCZOS)
+        image = Image.new("L", (SIDE, SIDE), ground)
+        image.paste(piece, (round((SIDE - width) / 2), round((SIDE - height) / 2)))
     inverted = invert == "yes" or (invert == "auto" and ground > 127)
     return np.asarray(ImageOps.invert(image) if inverted else image), inverted

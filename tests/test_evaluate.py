@@ -106,7 +106,7 @@ def test_figures_are_scikit_learns(three_class: Classifier) -> None:
     images, labels = (part[:1500] for part in inference.load_split(three_class, "test"))
     predictions = inference.predict(three_class, images)
     result = inference.evaluate(three_class, predictions, labels, "test")
-    guesses = predictions.logits.argmax(1)
+    guesses, labels = predictions.logits.argmax(1), labels.numpy()
     assert result["test/acc"] == pytest.approx(accuracy_score(labels, guesses), abs=1e-12)
     np.testing.assert_array_equal(
         result["test/confusion_matrix"], confusion_matrix(labels, guesses, labels=[0, 1, 2])

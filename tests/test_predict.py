@@ -196,6 +196,15 @@ def test_a_photo_is_trimmed_fitted_and_inverted() -> None:
     np.testing.assert_array_equal(pixels, wanted)
 
 
+def test_a_long_thin_piece_is_seen() -> None:
+    photo = np.zeros((300, 700), np.uint8)
+    photo[100, 50:650] = 200
+    wanted = np.zeros((28, 28))
+    wanted[14] = 200
+    pixels, _ = prepare(Image.fromarray(photo), "auto")
+    np.testing.assert_array_equal(pixels, wanted)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (3, 2), (2000, 1500)])
 def test_any_size_is_predicted(
     size: tuple[int, int], tmp_path: Path, options: Any, capsys: pytest.CaptureFixture[str]
