@@ -156,7 +156,8 @@ class Sweep:
         study = self.study
         if all(study.get(v.arm) is v for v in self.finished if v.arm):
             return ""
-        return f"Runs of one setting are compared: {', '.join(v.label for v in study.values())}."
+        labels = ", ".join(v.label for v in study.values())
+        return f"The conclusions are tested on runs of one setting: {labels}."
 
     @property
     def candidates(self) -> list[Variant]:

@@ -135,7 +135,7 @@ def test_conclusions_are_tested_on_one_setting(made_up, tmp_path: Path) -> None:
     assert tested(run(1e-3, 0)) == 1e-3  # the study's own, of settings with as many runs
     more = run(1e-4, 1)
     assert tested(more) == 1e-4
-    said = "Runs of one setting are compared: cnn (optimizer.lr=0.0001)."
+    said = "The conclusions are tested on runs of one setting: cnn (optimizer.lr=0.0001)."
     for text in (str(more), *((tmp_path / f).read_text() for f in ("report.html", "summary.md"))):
         assert said in text
 
