@@ -73,7 +73,9 @@ def test_cutout_is_numpys() -> None:
     values = torch.tensor([0.0, 0.02, 0.5, 0.5])
     images = pictures(4)
     expected = images.numpy().copy()
-    for image, (top, left, height, width), value in zip(expected, boxes, values, strict=True):
+    for image, (top, left, height, width), value in zip(
+        expected, boxes.tolist(), values.tolist(), strict=True
+    ):
         image[0, top : top + height, left : left + width] = value
     np.testing.assert_array_equal(cutout(images, boxes, values), expected)
 
