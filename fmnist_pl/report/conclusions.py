@@ -1,6 +1,6 @@
 """What a report tests: the study's eight conclusions, and whether the best of a sweep is the best.
 
-Each is stated as contrasts of the figures of one seed's runs, above zero where the study is right;
+Each is stated as contrasts of the figures of one seed's runs, above zero where it is right;
 `statistics` says how they are judged.
 """
 
@@ -214,7 +214,7 @@ def compare(sweep: Sweep) -> Finding | None:
     peers = [v for v in sweep.candidates if best and v.groups == best.groups]
     if not best or len(peers) < 2:
         return None
-    figures = {v.label: {seed: run.figures for seed, run in v.finished.items()} for v in peers}
+    figures = {v.label: v.figures for v in peers}
     study = {v.label: published_figures(arm) for arm, v in sweep.study.items()}
     contrasts = tuple(better(best.label, v.label) for v in peers if v is not best)
     conclusion = Conclusion(

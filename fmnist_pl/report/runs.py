@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Run:
             flat |= {f"{key}/{name}": one for name, one in nested.items()} or {key: value}
         return flat
 
-    @property
+    @cached_property
     def figures(self) -> Figures:
         """Of a finished run."""
         columns = {

@@ -60,11 +60,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Summary:
         UserError: not a folder, or `out` cannot be written.
     """
     sweep = read_sweep(folders)
-    figures = {
-        arm: {seed: run.figures for seed, run in variant.finished.items()}
-        for arm, variant in sweep.study.items()
-    }
-    summary = Summary(sweep, examine(figures), compare(sweep), out)
+    findings = examine({arm: variant.figures for arm, variant in sweep.study.items()})
+    summary = Summary(sweep, findings, compare(sweep), out)
     try:
         write_atomically(out / "summary.csv", to_csv(summary))
         write_atomically(out / "summary.md", to_markdown(summary))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fmnist_pl.cli import printable
 from fmnist_pl.config import CLASS_NAMES, identity, parse_ops
 from fmnist_pl.report.runs import Run, State, find_runs
+from fmnist_pl.report.statistics import Figures
 from fmnist_pl.schema import Config, Cutout, FlipHorizontal, Model, Rotate
 
 CNN: dict[str, Any] = {"channels": [32, 32], "hidden": [128, 84]}
@@ -83,6 +84,11 @@ class Variant:
         runs = [run for run in self.runs if run.state is State.FINISHED]
         return {run.seed: run for run in sorted(runs, key=lambda run: run.seed)}
 
+    @property
+    def figures(self) -> dict[int, Figures]:
+        """Of the finished runs, by seed."""
+        return {seed: run.figures for seed, run in self.finished.items()}
+
     def values(self, key: str) -> NDArray[Any]:
         """An entry of the result, (seeds, ...), of those finished runs that have it."""
         results = [run.entries for run in self.finished.values()]
@@ -92,7 +98,7 @@ class Variant:
     def class_acc(self) -> NDArray[np.float64]:
         """Test accuracy by class (C,), mean over seeds."""
         mean: NDArray[np.float64] = np.mean(
-            [run.figures.class_acc for run in self.finished.values()], axis=0
+            [figures.class_acc for figures in self.figures.values()], axis=0
         )
         return mean
 
