@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 
-from fmnist_pl.config import parse_ops, resolve
-from fmnist_pl.datamodule import Batch, FashionMNIST, derive_seed
-from fmnist_pl.nets import Net, build_net, penalty
-from fmnist_pl.schema import Config, Model
+from fmnist_pl.config import resolve
+from fmnist_pl.data.augment import parse_ops
+from fmnist_pl.data.datamodule import Batch, FashionMNIST, derive_seed
+from fmnist_pl.model.nets import Net, build_net, penalty
+from fmnist_pl.options.schema import Config, Model
 
 
 def train(

@@ -23,9 +23,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from fmnist_pl.cli import command
-from fmnist_pl.config import CONF_DIR, UserError, resolve
-from fmnist_pl.schema import Config, Model, option
+from fmnist_pl.config import resolve
+from fmnist_pl.options.command import CONF_DIR, command
+from fmnist_pl.options.fields import option
+from fmnist_pl.options.messages import UserError
+from fmnist_pl.options.schema import Config, Model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,8 +56,8 @@ def configuration(model: str, *overrides: str) -> Config:
 
 def ours(config: Config) -> float:
     """From the start of the first epoch to the start of the second."""
-    from fmnist_pl.callbacks import Record
-    from fmnist_pl.run import run
+    from fmnist_pl.training.checkpoints import Record
+    from fmnist_pl.training.folder import run
 
     class EpochDoneError(Exception):
         pass
@@ -116,9 +118,9 @@ def usual(config: Config, workers: int, batches: int | None = None) -> float:
     from torchmetrics.classification import MulticlassAccuracy
     from torchvision.transforms import InterpolationMode, v2
 
-    from fmnist_pl import dataset
-    from fmnist_pl.datamodule import split_indices
-    from fmnist_pl.environment import quieten
+    from fmnist_pl.data import source
+    from fmnist_pl.data.datamodule import split_indices
+    from fmnist_pl.training.environment import quieten
 
     quieten()
     scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
@@ -175,7 +177,7 @@ def usual(config: Config, workers: int, batches: int | None = None) -> float:
         def on_train_end(self) -> None:
             self.times.append(time.perf_counter())
 
-    data = dataset.load()
+    data = source.load()
     train, val = split_indices(60_000, config.data.val_size, config.data.split_seed)
     kept = {"num_workers": workers, "persistent_workers": workers > 0}
     loaders = (
@@ -211,7 +213,7 @@ def floor(config: Config) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from fmnist_pl.nets import build_net
+    from fmnist_pl.model.nets import build_net
 
     net = build_net(config.model, 10)
     with FlopCounterMode(display=False) as training:
@@ -278,7 +280,7 @@ def work(options: Options) -> None:
 
     import torch
 
-    from fmnist_pl.environment import describe_environment
+    from fmnist_pl.training.environment import describe_environment
 
     environment = describe_environment(torch.device("cpu"), 1)
     print(environment["hardware"] | environment["versions"])

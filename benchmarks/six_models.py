@@ -29,9 +29,10 @@ from typing import Any, NamedTuple
 
 from input_path import configuration, ratios
 
-from fmnist_pl.cli import DataOptions, command
-from fmnist_pl.config import CONF_DIR, UserError
-from fmnist_pl.schema import Config, option
+from fmnist_pl.options.command import CONF_DIR, DataOptions, command
+from fmnist_pl.options.fields import option
+from fmnist_pl.options.messages import UserError
+from fmnist_pl.options.schema import Config
 
 EXPERIMENT = "six_models"
 OURS, BARE = "fmnist_pl", "bare loop"
@@ -140,7 +141,7 @@ def show(options: Options, sweeps: dict[str, list[Sweep]]) -> None:
     """Machine, seconds, ratios and accuracies."""
     import torch
 
-    from fmnist_pl.environment import describe_environment
+    from fmnist_pl.training.environment import describe_environment
 
     environment = describe_environment(torch.device("cpu"), 1)
     described = environment["hardware"] | environment["versions"]

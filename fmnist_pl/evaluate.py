@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from fmnist_pl.cli import DataOptions, command, printable
-from fmnist_pl.config import UserError
 from fmnist_pl.files import write_atomically
-from fmnist_pl.schema import option
+from fmnist_pl.options.command import DataOptions, command
+from fmnist_pl.options.fields import option
+from fmnist_pl.options.messages import UserError, printable
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Options:
 
 def work(options: Options) -> None:
     """Print the figures; write them and the pictures into the folder."""
-    from fmnist_pl import pictures
-    from fmnist_pl.inference import evaluate, load_classifier, load_split, predict
+    from fmnist_pl.drawing import gallery
+    from fmnist_pl.model.inference import evaluate, load_classifier, load_split, predict
 
     classifier = load_classifier(options.checkpoint)
     images, labels = load_split(classifier, options.split, options.data.root)
@@ -47,10 +47,10 @@ def work(options: Options) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"checkpoint": options.checkpoint, **result}, indent=1)
         write_atomically(folder / "evaluation.json", content + "\n")
-        drawn = pictures.draw(
+        drawn = gallery.draw(
             result, options.split, images.numpy(), labels.numpy(), predictions.probabilities
         )
-        pictures.save(drawn, folder)
+        gallery.save(drawn, folder)
     except OSError as error:
         raise UserError(f"folder={folder} cannot be written: {error.strerror}.") from None
     print(f"\nfigures and pictures  {folder}")

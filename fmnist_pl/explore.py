@@ -12,9 +12,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from fmnist_pl.cli import fail
-from fmnist_pl.config import CONF_DIR, UserError, asdict_op, parse_ops, resolve
-from fmnist_pl.schema import Config, Op
+from fmnist_pl.config import resolve
+from fmnist_pl.data.augment import Op, asdict_op, parse_ops
+from fmnist_pl.options.command import CONF_DIR
+from fmnist_pl.options.messages import UserError, fail
+from fmnist_pl.options.schema import Config
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +27,7 @@ DRAWS = 4  # versions of each that an operation makes
 
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="explore")
 def main(options: DictConfig) -> None:
-    from fmnist_pl.pictures import write
+    from fmnist_pl.drawing.gallery import write
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
@@ -51,22 +53,23 @@ def pictures(config: Config) -> Iterator[tuple[str, str, "Figure"]]:
     import numpy as np
     import torch
 
-    from fmnist_pl import data_figures, dataset
-    from fmnist_pl.augment import augment
-    from fmnist_pl.datamodule import derive_seed, regroup, split_indices, to_float
+    from fmnist_pl.data import source
+    from fmnist_pl.data.augment import augment
+    from fmnist_pl.data.datamodule import derive_seed, regroup, split_indices, to_float
+    from fmnist_pl.drawing import dataset
 
-    data = dataset.load(config.data.root)
-    train, _ = split_indices(len(data.train_labels), config.data.val_size, config.data.split_seed)
-    images, originals = data.train_images[train], data.train_labels[train]
+    arrays = source.load(config.data.root)
+    train, _ = split_indices(len(arrays.train_labels), config.data.val_size, config.data.split_seed)
+    images, originals = arrays.train_images[train], arrays.train_labels[train]
     labels, names = regroup(originals, config.classes), list(config.classes)
 
     title = f"first training image: {names[labels[0]]}"
-    yield "first_image.png", title, data_figures.first_image(images[0], title)
+    yield "first_image.png", title, dataset.first_image(images[0], title)
 
-    sheet = data_figures.image_sheet(images[:25], labels[:25], names)
+    sheet = dataset.image_sheet(images[:25], labels[:25], names)
     yield "images.png", "the first 25 training images and their classes", sheet
 
-    histogram = data_figures.class_histogram(originals, config.classes)
+    histogram = dataset.class_histogram(originals, config.classes)
     yield "classes.png", "how many training images each class has", histogram
 
     ops = parse_ops(config.augment.ops)
@@ -82,7 +85,7 @@ def pictures(config: Config) -> Iterator[tuple[str, str, "Figure"]]:
     if len(ops) > 1:
         rows["all together"] = versions(ops)
     title = "augmentation: " + (", ".join(next(iter(op)) for op in config.augment.ops) or "none")
-    yield "augmentation.png", title, data_figures.augmentation_gallery(rows, title)
+    yield "augmentation.png", title, dataset.augmentation_gallery(rows, title)
 
 
 def label(op: Op) -> str:

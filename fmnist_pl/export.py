@@ -14,15 +14,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist_pl.cli import DataOptions, command, printable
-from fmnist_pl.config import UserError
 from fmnist_pl.files import write_atomically
-from fmnist_pl.schema import option
+from fmnist_pl.options.command import DataOptions, command
+from fmnist_pl.options.fields import option
+from fmnist_pl.options.messages import UserError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fmnist_pl.module import Classifier
+    from fmnist_pl.model.classifier import Classifier
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 OPSET = 18  # what the exporter writes without conversion; onnxruntime reads it since 1.14
@@ -45,7 +45,7 @@ def work(options: Options) -> None:
             "pip install 'fmnist_pl[export]'"
         )
 
-    from fmnist_pl.inference import load_classifier, load_split
+    from fmnist_pl.model.inference import load_classifier, load_split
 
     classifier = load_classifier(options.checkpoint)
     images, _ = load_split(classifier, "test", options.data.root)
@@ -102,8 +102,8 @@ def largest_difference(content: bytes, classifier: "Classifier", images: "Tensor
     import numpy as np
     from onnxruntime import InferenceSession
 
-    from fmnist_pl.datamodule import to_float
-    from fmnist_pl.inference import predict
+    from fmnist_pl.data.datamodule import to_float
+    from fmnist_pl.model.inference import predict
 
     session = InferenceSession(content, providers=["CPUExecutionProvider"])
     batches = [

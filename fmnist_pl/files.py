@@ -1,9 +1,16 @@
-"""Files that are there as a whole or not at all, whatever happens while they are written."""
+"""Files of a run, each there as a whole or not at all, whatever happens while it is written."""
 
 import os
 from pathlib import Path
 
-from fmnist_pl.config import UserError
+from fmnist_pl.options.messages import UserError
+
+# In the folder of a run.
+CONFIG = "config.yaml"  # all its options
+METRICS = "metrics.csv"  # one row an epoch
+PREDICTIONS = "predictions.npz"  # logits of the test images
+RESULT = "result.json"  # the figures; written last
+STATUS = "status.json"  # of a run of a sweep: what has become of it
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

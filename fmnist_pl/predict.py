@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fmnist_pl.cli import DataOptions, command, printable
-from fmnist_pl.config import TEST_IMAGES, UserError
-from fmnist_pl.schema import option
+from fmnist_pl.data.protocol import TEST_IMAGES
+from fmnist_pl.options.command import DataOptions, command
+from fmnist_pl.options.fields import option
+from fmnist_pl.options.messages import UserError, printable
 
 TEST = "test:"
 SHOWN = 15  # in the picture
@@ -55,13 +56,13 @@ class Item(NamedTuple):
 
 def work(options: Options) -> int:
     """Predict, print, draw."""
-    from fmnist_pl import photos
+    from fmnist_pl.data import photos
 
     from_test = options.images.startswith(TEST)
     indices = parse_indices(options.images) if from_test else []
     paths = [] if from_test else photos.find(options.images)
 
-    from fmnist_pl.inference import load_classifier, load_split, predict
+    from fmnist_pl.model.inference import load_classifier, load_split, predict
 
     classifier = load_classifier(options.checkpoint)
     names = classifier.class_names
@@ -171,10 +172,10 @@ def draw(
     path: Path,
 ) -> None:
     """The picture: each image beside its probabilities."""
-    from fmnist_pl import figures, pictures
+    from fmnist_pl.drawing import classifier, gallery
 
     known = [item.facts["true class"] for item in items if "true class" in item.facts]
-    figure = figures.predictions(
+    figure = classifier.predictions(
         np.stack([item.image for item in items]),
         probabilities,
         class_names,
@@ -182,7 +183,7 @@ def draw(
         captions=[printable(item.name) for item in items],
     )
     try:
-        pictures.write(figure, path)
+        gallery.write(figure, path)
     except OSError as error:
         raise UserError(f"picture={path} cannot be written: {error.strerror}.") from None
 

@@ -13,70 +13,8 @@ back counts, also those of SLURM itself, as after the failure of a node.
 """
 
 import os
-import shlex
-import signal
 import subprocess
 import sys
-from pathlib import Path
-
-from omegaconf import DictConfig
-
-
-def requeues() -> int:
-    """How often SLURM has queued this job again; 0 also where there is no SLURM."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
-
-
-def is_task() -> bool:
-    """Whether `srun` started this process, as one of the tasks of a job."""
-    return "SLURM_STEP_ID" in os.environ
-
-
-def processes() -> int:
-    """How many processes `srun` or `torchrun` started with this one for the same run."""
-    return int(os.environ["SLURM_NTASKS"] if is_task() else os.environ.get("WORLD_SIZE", 1))
-
-
-def rank() -> int:
-    """Which of them this one is; the first, 0, owns the folder of the run."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # torchrun's, Lightning's, srun's
-    return int(next((os.environ[name] for name in names if name in os.environ), 0))
-
-
-def disown_signals() -> None:
-    """Let SIGTERM and the warning before the time limit end this process, whoever handled them."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
-
-
-def setup(launcher: DictConfig, sweep: Path) -> list[str]:
-    """What the batch script of each job of a sweep does before its run.
-
-    The first job to start submits one more, which waits until all have ended, whatever became of
-    them and of the terminal that submitted them, and writes the report.
-
-    Args:
-        launcher: options of Hydra's launcher for SLURM.
-        sweep: folder of the sweep.
-    """
-    python = f"{shlex.quote(sys.executable)} -m fmnist_pl"
-    options = {
-        "job-name": f"{launcher.name}-report",
-        "output": sweep.absolute() / ".submitit" / "report.log",
-        "time": 30,
-    }
-    options |= {key: launcher[key] for key in ("partition", "account", "qos") if launcher[key]}
-    words = [f"--{key}={value}" for key, value in options.items()]
-    report = f"{python}.report {shlex.quote(str(sweep))}"
-    sbatch = shlex.join(["sbatch", *words, "--wrap", report])
-    return [
-        "export SLURM_KILL_BAD_EXIT=1",  # one task of a run has ended: so shall the others
-        f"trap '{python}.slurm $?' EXIT",
-        'case "$SLURM_ARRAY_TASK_ID,$SLURM_RESTART_COUNT" in',
-        f"  0,) {sbatch} --dependency=afterany:$SLURM_ARRAY_JOB_ID ;;",
-        f"  ,) {sbatch} --dependency=afterany:$SLURM_JOB_ID ;;",  # one run makes no array
-        "esac",
-    ]
 
 
 def main() -> None:

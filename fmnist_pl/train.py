@@ -15,12 +15,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fmnist_pl import sweep
-from fmnist_pl.cli import fail, refusal, tell
-from fmnist_pl.config import CONF_DIR, UserError, resolve
+from fmnist_pl.config import resolve
+from fmnist_pl.options.command import CONF_DIR
+from fmnist_pl.options.messages import UserError, fail, refusal, tell
+from fmnist_pl.sweep.attempt import attempt
+from fmnist_pl.sweep.watch import Watch
 
 if TYPE_CHECKING:
-    from fmnist_pl.fit import Result
+    from fmnist_pl.training.trained import Result
 
 
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
@@ -30,9 +32,9 @@ def run_or_sweep(options: DictConfig) -> None:
     folder = Path(hydra_config.runtime.output_dir)
     try:
         if hydra_config.mode == RunMode.MULTIRUN:
-            sweep.attempt(options, folder)
+            attempt(options, folder)
         else:
-            from fmnist_pl.run import run
+            from fmnist_pl.training.folder import run
 
             try:
                 result = run(resolve(options), folder)
@@ -63,12 +65,12 @@ def main() -> None:
         code = stop.code
     except Exception as error:
         # The errors of a sweep's runs are kept with the runs: this one is the launcher's.
-        said = error if sweep.Watch.of_this_process else refusal(error)
+        said = error if Watch.of_this_process else refusal(error)
         if said is None:
             raise
         tell(said)
         code = 1
-    watch = sweep.Watch.of_this_process
+    watch = Watch.of_this_process
     if watch and not watch.conclude():
         code = code or 1
     sys.exit(code)

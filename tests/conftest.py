@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from fmnist_pl.config import CONF_DIR, resolve
-from fmnist_pl.schema import Config
+from fmnist_pl.config import resolve
+from fmnist_pl.options.command import CONF_DIR
+from fmnist_pl.options.schema import Config
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +27,7 @@ def finished_run(
     tmp_path_factory: pytest.TempPathFactory, configured: Callable[..., Config]
 ) -> Path:
     """The folder of an MLP's run, short but tested on all test images; not to be written to."""
-    from fmnist_pl.run import run
+    from fmnist_pl.training.folder import run
 
     folder = tmp_path_factory.mktemp("runs") / "mlp-0"
     overrides = ("model=mlp", "seed=0", "trainer.max_epochs=2", "trainer.limit_train_batches=300")

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from fmnist_pl.config import CONF_DIR, UserError, identity, parse_ops, resolve
-from fmnist_pl.schema import Config
+from fmnist_pl.config import identity, resolve
+from fmnist_pl.data.augment import parse_ops
+from fmnist_pl.options.command import CONF_DIR
+from fmnist_pl.options.messages import UserError
+from fmnist_pl.options.schema import Config
 
 
 def configured(*overrides: str) -> Config:

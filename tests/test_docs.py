@@ -4,12 +4,17 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
-from fmnist_pl.config import CONF_DIR, resolve
-from fmnist_pl.schema import Config
+from fmnist_pl.config import resolve
+from fmnist_pl.data import augment
+from fmnist_pl.options.command import CONF_DIR
+from fmnist_pl.options.schema import Config
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -49,6 +54,23 @@ def test_files_say_what_the_page_says(examples: Path) -> None:
 @pytest.mark.parametrize(("command", "words"), [c for c in COMMANDS if "brightness" not in c[1]])
 def test_commands_compose(examples: Path, command: str, words: str) -> None:
     composed(examples, command, *shlex.split(words.removesuffix(" --cfg job")))
+
+
+def test_an_operation_of_ones_own_is_one_class() -> None:
+    """The page's class and test, run as if they stood where it says."""
+    operation, test = re.findall(r"```python\n(.*?)```", EXTENDING, re.DOTALL)
+    place: dict[str, Any] = dict(vars(augment))
+    try:
+        exec(operation, place)
+        place |= {"np": np, "torch": torch, "pictures": lambda n: torch.rand(n, 1, 28, 28)}
+        exec(test, place)
+        place["test_brightness_is_numpys"]()
+        [op] = augment.parse_ops([{"brightness": {"change": 0.3}}])
+        (factors,) = op.draw(1000, torch.Generator().manual_seed(0))
+        assert 0.7 <= factors.min() < 0.71
+        assert 1.29 < factors.max() <= 1.3
+    finally:
+        augment.Op.known.pop("brightness", None)
 
 
 def anchors(page: Path) -> set[str]:

@@ -10,8 +10,7 @@ the published ones, curves, confusions, mistakes, and which of the study's concl
 import argparse
 from pathlib import Path
 
-from fmnist_pl.cli import fail
-from fmnist_pl.config import UserError
+from fmnist_pl.options.messages import UserError, fail
 
 
 def main() -> None:

@@ -12,20 +12,13 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fmnist_pl.cli import printable
-from fmnist_pl.report.pictures import best_model, confusion_picture, curves, traces
+from fmnist_pl.options.messages import printable
+from fmnist_pl.options.schema import Config
+from fmnist_pl.report.figures import best_model, confusion_picture, curves, traces
+from fmnist_pl.report.noise import explain, weights_table
 from fmnist_pl.report.runs import State
-from fmnist_pl.report.statistics import (
-    LEVEL,
-    MARGIN,
-    Evidence,
-    Finding,
-    Verdict,
-    in_units,
-)
+from fmnist_pl.report.statistics import LEVEL, MARGIN, Evidence, Finding, Verdict, in_units
 from fmnist_pl.report.variants import Sweep, Variant
-from fmnist_pl.report.weights import explain, weights_table
-from fmnist_pl.schema import Config
 
 MARKS = {
     Verdict.HOLDS: "✓",
@@ -139,7 +132,8 @@ def command(variant: Variant) -> str:
         options = next(iter(variant.finished.values())).folder / "config.yaml"
         code = (
             "from pathlib import Path; from omegaconf import OmegaConf; "
-            "from fmnist_pl.config import Config; from fmnist_pl.run import run; "
+            "from fmnist_pl.options.schema import Config; "
+            "from fmnist_pl.training.folder import run; "
             f"config = OmegaConf.merge(Config, OmegaConf.load({str(options)!r})); "
             "[run(OmegaConf.merge(config, {'seed': seed}), Path(f'runs/again-{seed}')) "
             f"for seed in ({seeds},)]"

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from fmnist_pl.cli import printable
-from fmnist_pl.config import TEST_IMAGES, UserError, resolve
+from fmnist_pl.config import resolve
+from fmnist_pl.data.protocol import TEST_IMAGES
+from fmnist_pl.options.messages import UserError, printable
+from fmnist_pl.options.schema import Config
 from fmnist_pl.report.statistics import Figures
-from fmnist_pl.schema import Config
 
 QUANTITIES = ("acc", "loss", "cross_entropy", "penalty")
 BY_EPOCH = [f"{split}/{quantity}" for split in ("train", "val") for quantity in QUANTITIES]

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmnist_pl.cli import printable
-from fmnist_pl.config import UserError
 from fmnist_pl.files import write_atomically
+from fmnist_pl.options.messages import UserError, printable
 from fmnist_pl.report.conclusions import compare, examine
+from fmnist_pl.report.noise import entry, explain, weights_table
 from fmnist_pl.report.page import to_html
 from fmnist_pl.report.runs import FIGURES, KNN, WEIGHTS
 from fmnist_pl.report.statistics import Finding
 from fmnist_pl.report.variants import Sweep, read_sweep
-from fmnist_pl.report.weights import entry, explain, weights_table
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmnist_pl.cli import printable
-from fmnist_pl.config import CLASS_NAMES, identity, parse_ops
+from fmnist_pl.config import identity
+from fmnist_pl.data.augment import Cutout, FlipHorizontal, Rotate, parse_ops
+from fmnist_pl.data.protocol import CLASS_NAMES
+from fmnist_pl.options.messages import printable
+from fmnist_pl.options.schema import Config, Model
 from fmnist_pl.report.runs import Run, State, find_runs
 from fmnist_pl.report.statistics import Figures
-from fmnist_pl.schema import Config, Cutout, FlipHorizontal, Model, Rotate
 
 CNN: dict[str, Any] = {"channels": [32, 32], "hidden": [128, 84]}
 NETS = {

@@ -14,7 +14,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(["fmnist_pl.run", "fmnist_pl.photos", "fmnist_pl.report.summary"])
+SERVER.set_forkserver_preload(
+    ["fmnist_pl.training.folder", "fmnist_pl.data.photos", "fmnist_pl.report.summary"]
+)
 
 
 def execute(module: str, arguments: list[str], streams: Path, prepare: Callable[[], None]) -> None:

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.faults.commands import Command
-from tests.test_run import TINY
+from tests.training.test_folder import TINY
 
 MLP = (*TINY, "model=mlp")
 
 
 def without_pictures() -> None:
-    from fmnist_pl import pictures
+    from fmnist_pl.drawing import gallery
 
-    pictures.draw = lambda *_: {}
+    gallery.draw = lambda *_: {}
 
 
 class Disk:

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fmnist_pl import callbacks, files
+from fmnist_pl import files
+from fmnist_pl.training import checkpoints
+from tests.commands.test_evaluate import Harmful, change, flip_a_bit, truncate
 from tests.faults.commands import Command
-from tests.test_evaluate import Harmful, change, flip_a_bit, truncate
-from tests.test_run import figures, metrics
+from tests.training.test_folder import figures, metrics
 
 Train = Callable[..., Command]
 
@@ -129,7 +130,7 @@ def kill_halfway(nth: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         original(part, path)
 
-    files.move_into_place = callbacks.move_into_place = move_into_place
+    files.move_into_place = checkpoints.move_into_place = move_into_place
 
 
 # Of the files of a run, config.yaml is the 1st; then come, of each epoch, metrics.csv, best.ckpt

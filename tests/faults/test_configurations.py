@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fmnist_pl import dataset
+from fmnist_pl.data import source
 from tests.faults.commands import Command
 from tests.faults.conftest import Disk
 
@@ -113,7 +113,7 @@ def test_what_the_machine_has_not_is_told(
 
 def test_any_letters_will_do_for_a_path(train: Train, tmp_path: Path) -> None:
     name = "a = ü, 'b' [c]"
-    (tmp_path / name).symlink_to(dataset.locate())
+    (tmp_path / name).symlink_to(source.locate())
     quoted = name.replace("'", "\\'")
     given = ("trainer.fast_dev_run=true", f"data.root='{quoted}'")
     train(*given, folder=f"'{quoted}: run'").succeeds()

@@ -13,9 +13,9 @@ from tests.faults.conftest import MLP
 
 
 def without_data() -> None:
-    from fmnist_pl import dataset
+    from fmnist_pl.data import source
 
-    dataset.DEBIAN_FOLDER = Path("/nonexistent/datasets")
+    source.DEBIAN_FOLDER = Path("/nonexistent/datasets")
     os.environ |= {"FMNIST_DATA_DIR": "cache", "FMNIST_MIRRORS": "", "PATH": "/nonexistent"}
 
 

@@ -20,12 +20,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fmnist_pl import dataset, evaluate, export, pictures, predict, projector
-from fmnist_pl.cli import parse
-from fmnist_pl.config import CONF_DIR, OPS, UserError, resolve
-from fmnist_pl.photos import Photo, read
-from fmnist_pl.run import run
-from fmnist_pl.schema import Config
+from fmnist_pl import dataset, evaluate, export, predict, projector
+from fmnist_pl.config import resolve
+from fmnist_pl.data import source
+from fmnist_pl.data.augment import Op
+from fmnist_pl.data.photos import Photo, read
+from fmnist_pl.drawing import gallery
+from fmnist_pl.options.command import CONF_DIR, parse
+from fmnist_pl.options.messages import UserError
+from fmnist_pl.options.schema import Config
+from fmnist_pl.training.folder import run
 
 SETTINGS = settings(
     derandomize=True,
@@ -63,12 +67,14 @@ ops = st.fixed_dictionaries(
     {},
     optional={
         key: small | odd_numbers | words
-        for schema in OPS.values()
+        for schema in Op.known.values()
         for key in (item.name for item in fields(schema))
     },
 )
 op_lists = st.lists(
-    st.tuples(st.sampled_from([*OPS, "blur"]), ops.map(lambda chosen: dict([*chosen.items()][:2]))),
+    st.tuples(
+        st.sampled_from([*Op.known, "blur"]), ops.map(lambda chosen: dict([*chosen.items()][:2]))
+    ),
     max_size=3,
 ).map(
     lambda chosen: (
@@ -95,10 +101,10 @@ overrides = st.one_of(
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs that leave no trace in the process of the tests, on fewer test images, undrawn."""
-    data = dataset.load()
+    data = source.load()
     few = data._replace(test_images=data.test_images[:300], test_labels=data.test_labels[:300])
-    monkeypatch.setattr(dataset, "load", lambda root=None: few)
-    monkeypatch.setattr(pictures, "draw", lambda *_: {})
+    monkeypatch.setattr(source, "load", lambda root=None: few)
+    monkeypatch.setattr(gallery, "draw", lambda *_: {})
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     threads = torch.get_num_threads()
     yield

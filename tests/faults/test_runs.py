@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.commands import Command
 from tests.faults.conftest import MLP, Disk, without_pictures
-from tests.test_run import figures, metrics, weights
+from tests.training.test_folder import figures, metrics, weights
 
 Train = Callable[..., Command]
 LONGER = "trainer.limit_train_batches=300"  # an epoch of nearly half a second
@@ -123,9 +123,9 @@ def test_a_run_that_diverges_says_so_and_leaves_no_result(train: Train, tmp_path
 
 
 def hang() -> None:
-    from fmnist_pl import callbacks
+    from fmnist_pl.training import checkpoints
 
-    callbacks.Record.write_table = lambda _: time.sleep(3600)
+    checkpoints.Record.write_table = lambda _: time.sleep(3600)
 
 
 def test_a_run_that_hangs_is_stopped_at_its_time_limit(

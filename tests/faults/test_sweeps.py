@@ -12,18 +12,19 @@ import pytest
 
 from tests.faults.commands import Command
 from tests.faults.test_runs import wait_for
-from tests.test_sweep import SMALL, state, sweep
+from tests.sweep.test_sweep import SMALL, state, sweep
 
 # The command, with runs of seed 1 that hang.
 HANGING = """
 import time
-from fmnist_pl import run, train
-original = run.fit_and_test
+from fmnist_pl import train
+from fmnist_pl.training import folder
+original = folder.fit_and_test
 def fit_and_test(config, *others):
     if config.seed == 1:
         time.sleep(3600)
     return original(config, *others)
-run.fit_and_test = fit_and_test
+folder.fit_and_test = fit_and_test
 train.main()
 """
 

@@ -12,9 +12,9 @@ import pytest
 from omegaconf import OmegaConf
 from sklearn.metrics import confusion_matrix, recall_score
 
-from fmnist_pl import dataset
+from fmnist_pl.data import source
+from fmnist_pl.options.schema import Config
 from fmnist_pl.report.summary import Summary, write_report
-from fmnist_pl.schema import Config
 
 STUDY = {  # test accuracy, and how far training accuracy is above validation accuracy in the end
     "vanilla": (0.885, 0.022),
@@ -37,7 +37,7 @@ class MadeUp:
     """
 
     def __init__(self, configured: Callable[..., Config]) -> None:
-        self.labels = dataset.load().test_labels.astype(np.int64)
+        self.labels = source.load().test_labels.astype(np.int64)
         self.composed = cache(configured)
 
     def config(self, arm: str, seed: int = 0, **changes: object) -> Config:
@@ -119,7 +119,7 @@ class MadeUp:
             "hardware": {"cpu": "a CPU", "cores": 8, "threads": 1, "device": "cpu", "devices": 1},
             "versions": {"python": "3.11.7", "fmnist_pl": "0.1.0", "torch": "2.6.0"},
             "git_commit": "0123456789abcdef0123456789abcdef01234567",
-            "data_sha256": dataset.SHA256,
+            "data_sha256": source.SHA256,
         }
         (folder / "result.json").write_text(json.dumps(result))
         return result

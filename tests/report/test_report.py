@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from scipy.stats import ttest_rel
 
-from fmnist_pl.config import UserError
+from fmnist_pl.options.messages import UserError
+from fmnist_pl.options.schema import Config
 from fmnist_pl.report.__main__ import main
+from fmnist_pl.report.noise import explain, weights_table
 from fmnist_pl.report.page import command
 from fmnist_pl.report.runs import State
 from fmnist_pl.report.statistics import Verdict
 from fmnist_pl.report.summary import Summary, write_report
 from fmnist_pl.report.variants import read_sweep, recipe
-from fmnist_pl.report.weights import explain, weights_table
-from fmnist_pl.schema import Config
 
 ARMS = [
     *("vanilla", "three_class", "mlp", "cnn", "cnn_bn"),

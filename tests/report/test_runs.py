@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmnist_pl.config import UserError
+from fmnist_pl.options.messages import UserError
 from fmnist_pl.report.runs import State, read_run, read_tsne
 from fmnist_pl.report.summary import Summary, write_report
 from fmnist_pl.report.variants import read_sweep

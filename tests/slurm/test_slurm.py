@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.slurm.conftest import output, wait_for
-from tests.test_run import TINY, figures, metrics, weights
+from tests.training.test_folder import TINY, figures, metrics, weights
 
 pytestmark = [
     pytest.mark.slurm,
@@ -80,7 +80,7 @@ def finished(*folders: Path) -> Callable[[], bool]:
 
 
 def test_a_sweep_is_an_array_that_ends_in_a_report(tmp_path: Path, configured: Any) -> None:
-    from fmnist_pl.run import run
+    from fmnist_pl.training.folder import run
 
     folder = tmp_path / "sweep"
     submitted = sweep(folder, "model=mlp", "seed=0,1", "optimizer.lr=0.001,1e30")
@@ -104,7 +104,7 @@ def test_a_sweep_is_an_array_that_ends_in_a_report(tmp_path: Path, configured: A
 def test_whatever_ends_a_job_it_comes_back_and_ends_the_same(
     tmp_path: Path, configured: Any
 ) -> None:
-    from fmnist_pl.run import run
+    from fmnist_pl.training.folder import run
 
     folder, overrides = tmp_path / "sweep", (*LONG, NET)
     submitted = sweep(folder, *overrides, "seed=0,1,2,3")
@@ -175,7 +175,7 @@ def test_a_cancelled_job_does_not_come_back(tmp_path: Path) -> None:
 
 
 def test_several_processes_train_one_run(tmp_path: Path, configured: Any) -> None:
-    from fmnist_pl.run import run
+    from fmnist_pl.training.folder import run
 
     short = ("model=cnn_bn", "trainer.max_epochs=1", "trainer.limit_train_batches=5")
     one_node, two_nodes = tmp_path / "one_node", tmp_path / "two_nodes"

@@ -1,0 +1,167 @@
+"""One classifier in training and evaluation: loss, penalty, figures, optimizer.
+
+Steps only keep their outputs, on the device; figures are computed once an epoch. The loss is the
+study's: cross-entropy plus penalty, in training and in evaluation.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from fmnist_pl.data.datamodule import Batch, derive_seed
+from fmnist_pl.model import nets
+from fmnist_pl.options.schema import Model, Optimizer
+
+
+class Classifier(L.LightningModule):
+    """A net of the study with its loss and optimizer.
+
+    Args:
+        model: options of the net, those of `schema.Model`.
+        classes: name of each class to the original labels it takes.
+        optimizer: options of Adam, those of `schema.Optimizer`.
+        seed: of initial weights and dropout.
+        data: how the images were split, for whoever evaluates the checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        classes: Mapping[str, list[int]],
+        optimizer: Mapping[str, Any],
+        seed: int = 0,
+        data: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.automatic_optimization = False  # training_step takes many steps
+        self.options, self.seed = Model(**model), seed
+        self.adam = Optimizer(**optimizer)
+        self.class_names = list(classes)
+        torch.manual_seed(derive_seed(seed))
+        self.net = nets.build_net(self.options, len(classes))
+        # By stage (train, val, test): logits, labels and penalties of each step of the epoch.
+        self.outputs: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = defaultdict(list)
+        # By stage: int64 (C, C), rows are true classes, columns predictions.
+        self.confusion: dict[str, Tensor] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C) of images (B, 1, 28, 28), float in [0, 1].
+
+        Training may compile the net or use mixed precision; what it has learned is evaluated
+        without, so that figures of a checkpoint are the same everywhere.
+        """
+        if self.training:
+            logits: Tensor = self.net(images)
+        else:
+            with torch.autocast(images.device.type, enabled=False):
+                logits = self.net.head(self.net.features(images))
+        return logits
+
+    def step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of a batch and penalty of the weights, both scalars."""
+        images, labels = batch
+        logits, penalty = self(images), nets.penalty(self.net, self.options.l1, self.options.l2)
+        self.outputs[stage].append((logits.detach(), labels, penalty.detach().expand(len(labels))))
+        return F.cross_entropy(logits, labels), penalty
+
+    def training_step(self, chunk: list[Batch], batch_idx: int) -> None:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        for batch in chunk:
+            cross_entropy, penalty = self.step("train", batch)
+            optimizer.zero_grad()
+            self.manual_backward(cross_entropy + penalty)
+            optimizer.step()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.step("test", batch)
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout, too, depends on (seed, epoch) alone, so that a resumed run repeats it.
+        torch.manual_seed(derive_seed(self.seed, self.current_epoch, self.global_rank))
+
+    def on_train_epoch_end(self) -> None:
+        self.log_epoch("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_epoch("val")
+
+    def on_test_epoch_end(self) -> None:
+        self.log_epoch("test")
+
+    def log_epoch(self, stage: str) -> None:
+        """Loss (total, cross-entropy, penalty) and accuracy over all images of the epoch.
+
+        In training these are running figures: of each batch as it was met, augmented, with the
+        weights of that moment.
+        """
+
+        def reduce(share: Tensor) -> Tensor:
+            if stage == "train":
+                share = self.trainer.strategy.reduce(share, reduce_op="sum")
+            return share  # in evaluation each device has seen everything
+
+        logits, labels, penalties = map(torch.cat, zip(*self.outputs.pop(stage), strict=True))
+        figures, self.confusion[stage] = figures_of(logits, labels, penalties, reduce)
+        epochs = self.current_epoch + (stage != "test")  # the test comes after the last
+        self.log_dict(
+            {
+                **{f"{stage}/{name}": figure for name, figure in figures.items()},
+                "step": float(epochs),  # Lightning: the loggers' x axis
+            }
+        )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            self.parameters(),
+            lr=self.adam.lr,
+            betas=(self.adam.beta1, self.adam.beta2),
+            eps=self.adam.eps,
+            fused=True,
+        )
+
+
+def figures_of(
+    logits: Tensor,
+    labels: Tensor,
+    penalties: Tensor,
+    reduce: Callable[[Tensor], Tensor] = lambda share: share,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Loss (total, cross-entropy, penalty) and accuracy over N images, and their confusion matrix.
+
+    Args:
+        logits: (N, C).
+        labels: int64 (N,).
+        penalties: of the weights each image was met with, (N,).
+        reduce: sums a tensor over the devices, where each has a share of the images.
+
+    Returns:
+        `loss`, `cross_entropy`, `penalty` and `acc`, float64 scalars, and the confusion matrix,
+        int64 (C, C), rows are true classes, columns predictions.
+    """
+    confusion = reduce(multiclass_confusion_matrix(logits, labels, logits.shape[1]))
+    losses = F.cross_entropy(logits.float(), labels, reduction="sum"), penalties.double().sum()
+    count = confusion.sum()
+    cross_entropy, penalty = reduce(torch.stack([loss.double() for loss in losses])) / count
+    return {
+        "loss": cross_entropy + penalty,
+        "cross_entropy": cross_entropy,
+        "penalty": penalty,
+        "acc": confusion.trace().double() / count,
+    }, confusion
+
+
+def acc_per_class(confusion: Tensor) -> Tensor:
+    """Share of each true class that was predicted right, float64 (C,)."""
+    return confusion.diagonal().double() / confusion.sum(1)

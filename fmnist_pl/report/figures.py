@@ -1,0 +1,172 @@
+"""The pictures of a report's page, each a data URI: curves, confusion matrices, the best model."""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from fmnist_pl.data import source
+from fmnist_pl.drawing import classifier
+from fmnist_pl.options.messages import UserError, printable
+from fmnist_pl.report.runs import Run, read_tsne
+from fmnist_pl.report.variants import Variant, published
+
+CONFUSIONS, EXAMPLES = 8, 6  # shown: pairs of classes, images of each
+
+
+class Picture(NamedTuple):
+    src: str  # a data URI
+    alt: str
+
+
+def picture(figure: Figure, alt: str) -> Picture:
+    """A figure as SVG."""
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return Picture(data_uri("image/svg+xml", file.getvalue()), alt)
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def thumbnail(image: NDArray[np.uint8], alt: str) -> Picture:
+    """A test image (28, 28) as PNG."""
+    file = io.BytesIO()
+    imsave(file, image, cmap="gray", vmin=0, vmax=255, format="png")
+    return Picture(data_uri("image/png", file.getvalue()), alt)
+
+
+def curves(variants: Sequence[Variant]) -> Picture | None:
+    """Learning curves, mean over finished seeds, or of the run that got furthest."""
+    rows = {}
+    for variant in variants:
+        runs = [list(run.epochs) for run in variant.finished.values()]
+        runs = runs or [list(max(variant.runs, key=lambda run: len(run.epochs)).epochs)]
+        if runs[0]:
+            rows[variant.label] = [
+                {name: float(np.mean([row[name] for row in epoch])) for name in epoch[0]}
+                for epoch in zip(*runs, strict=True)
+            ]
+    if not rows:
+        return None
+    return picture(
+        classifier.curves(rows),
+        f"Accuracy and loss by epoch, training and validation, of {', '.join(rows)}",
+    )
+
+
+def traces(variants: Sequence[Variant]) -> dict[str, list[str]]:
+    """By variant, for each seed, validation accuracy over the second half of the epochs.
+
+    Points in the unit square, as SVG takes them; all to one scale, about the mean of the variant.
+    """
+    lines = {}
+    for variant in variants:
+        runs = [run.epochs[len(run.epochs) // 2 :] for run in variant.finished.values()]
+        accuracies = np.array([[row["val/acc"] for row in run] for run in runs])
+        lines[variant.label] = accuracies - accuracies.mean()
+    scale = 2 * max((np.abs(each).max() for each in lines.values()), default=0) or 1
+
+    def points(line: NDArray[np.float64]) -> str:
+        places = zip(np.linspace(0, 1, len(line)), 0.5 - line / scale, strict=True)
+        return " ".join(f"{x:.3f},{y:.3f}" for x, y in places)
+
+    return {label: [points(line) for line in each] for label, each in lines.items()}
+
+
+def confusion_picture(variant: Variant) -> Picture:
+    counts, names = variant.confusion, variant.classes
+    true, guess = next(mistaken_pairs(counts), (0, 0))
+    return picture(
+        classifier.confusion_matrix(counts, names, variant.label),
+        f"Confusion matrix of {variant.label}; most often {names[true]} is taken "
+        f"for {names[guess]}, in {counts[true, guess]} of {counts[true].sum()} test images",
+    )
+
+
+def mistaken_pairs(counts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """True and predicted class of the mistakes that were made, the most frequent first."""
+    mistakes = counts.copy()
+    np.fill_diagonal(mistakes, 0)
+    for place in np.argsort(-mistakes, axis=None, kind="stable"):
+        true, guess = divmod(int(place), len(counts))
+        if mistakes[true, guess]:
+            yield true, guess
+
+
+def best_model(best: Variant) -> dict[str, Any]:
+    """Pictures of the best model; of its seeds, the one of highest validation accuracy."""
+    run = max(best.finished.values(), key=lambda run: run.result["val/acc"])
+    names, accuracies = best.classes, {best.label: best.class_acc.tolist()}
+    if best.arm:
+        accuracies["the study"] = published()[best.arm]["test_acc_per_class"]
+    mistakes = tsne = None
+    images, problems = np.empty((0, 28, 28), np.uint8), {}
+    try:
+        images = source.load(best.config.data.root).test_images
+        mistakes = picture(
+            classifier.mistakes(images, softmax(run.logits, axis=1), names, run.labels),
+            "The most confident mistakes, each image beside the probabilities of all classes",
+        )
+    except UserError as error:
+        problems["mistakes"] = printable(str(error).partition("\n")[0])
+    try:
+        tsne = picture(
+            classifier.scatter(read_tsne(run), run.labels, names),
+            "The test images as points in a plane, in the colours of their classes",
+        )
+    except UserError as error:
+        problems["tsne"] = printable(str(error))
+    return {
+        "variant": best,
+        "run": run,
+        "classes": picture(
+            classifier.class_accuracy(accuracies, names),
+            f"Test accuracy of {best.label} by class; lowest: "
+            f"{names[int(best.class_acc.argmin())]}, {best.class_acc.min():.3f}",
+        ),
+        "confusions": confusions(best, run, images),
+        "mistakes": mistakes,
+        "tsne": tsne,
+        "problems": problems,
+    }
+
+
+def confusions(variant: Variant, run: Run, images: NDArray[np.uint8]) -> list[dict[str, Any]]:
+    """The most frequent over all seeds, and of the run's those images that it was surest of.
+
+    Args:
+        variant: whose confusions they are.
+        run: one of its finished runs.
+        images: of the test, or none.
+    """
+    counts, names = variant.confusion, variant.classes
+    probabilities, guesses = softmax(run.logits, axis=1), run.logits.argmax(1)
+    shown = []
+    for true, guess in islice(mistaken_pairs(counts), CONFUSIONS):
+        chosen = np.flatnonzero((run.labels == true) & (guesses == guess))
+        chosen = chosen[np.argsort(-probabilities[chosen, guess], kind="stable")[:EXAMPLES]]
+        shown.append(
+            {
+                "true": names[true],
+                "guess": names[guess],
+                "share": counts[true, guess] / counts[true].sum(),
+                "examples": [
+                    thumbnail(
+                        images[i],
+                        f"Test image {i}: {names[true]}, taken for {names[guess]} "
+                        f"with {probabilities[i, guess]:.0%}",
+                    )
+                    for i in chosen[chosen < len(images)]
+                ],
+            }
+        )
+    return shown

@@ -1,0 +1,118 @@
+"""What a run leaves behind, beside checkpoints and table: each a function of what was trained.
+
+A function writes what it has to write into the run's folder and returns what it adds to
+`result.json`. To leave one thing more, add a function and a line to `ARTIFACTS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fmnist_pl.drawing import gallery, projector
+from fmnist_pl.files import PREDICTIONS, write_atomically
+from fmnist_pl.model.inference import embed
+from fmnist_pl.options.schema import Config
+from fmnist_pl.training.environment import describe_environment
+from fmnist_pl.training.trained import Result, Trained
+from fmnist_pl.training.weights import acc_by_weights
+
+
+def figures(trained: Trained) -> Result:
+    """The figures of training, validation and test."""
+    return trained.figures
+
+
+def predictions(trained: Trained) -> Result:
+    """`logits`, float32 (N, C), and `labels`, int64 (N,), of the test images in order."""
+    _, labels = trained.datamodule.splits["test"]
+    arrays = BytesIO()
+    np.savez_compressed(arrays, logits=trained.predictions.logits, labels=labels.cpu())
+    write_atomically(trained.folder / PREDICTIONS, arrays.getvalue())
+    return {}
+
+
+def other_weights(trained: Trained) -> Result:
+    """The test accuracy of the other weights that the run offers."""
+    return {"test/acc_by_weights": acc_by_weights(trained)}
+
+
+def embeddings(trained: Trained) -> Result:
+    """What TensorBoard's projector shows, and how well it separates the classes."""
+    if trained.config.embeddings == "none":
+        return {"test/knn_acc": None}
+    made = {"test": trained.predictions}
+    embedded = {
+        split: embed(trained.classifier, *trained.datamodule.splits[split], made.get(split))
+        for split in projector.SPLITS[trained.config.embeddings]
+    }
+    names = trained.classifier.class_names
+    return {"test/knn_acc": projector.write(trained.folder, embedded, names)}
+
+
+def pictures(trained: Trained) -> Result:
+    """Curves, accuracies, confusions, mistakes: as files, and in TensorBoard."""
+    images, labels = (tensor.cpu().numpy() for tensor in trained.datamodule.splits["test"])
+    rows, folder = trained.record.rows, trained.folder / "figures"
+    probabilities = trained.predictions.probabilities
+    drawn = gallery.draw(trained.figures, "test", images, labels, probabilities, rows)
+    gallery.save(drawn, folder)
+    for name in drawn:
+        picture = np.asarray(Image.open(folder / f"{name}.png").convert("RGB"))
+        trained.logger.experiment.add_image(name, picture, len(rows), dataformats="HWC")
+    return {}
+
+
+def row_of_hyperparameters(trained: Trained) -> Result:
+    """What was given and what came out, for TensorBoard's table of runs."""
+    came_out = ("test/acc", "test/loss", "val/acc", "val/loss")
+    trained.logger.log_hyperparams(
+        hyperparameters(trained.config),
+        {name: trained.figures[name] for name in came_out},
+        len(trained.record.rows),
+    )
+    return {}
+
+
+def environment(trained: Trained) -> Result:
+    """What it ran on."""
+    trainer = trained.trainer
+    return describe_environment(trainer.strategy.root_device, trainer.world_size)
+
+
+ARTIFACTS: tuple[Callable[[Trained], Result], ...] = (
+    figures,
+    predictions,
+    other_weights,
+    embeddings,
+    pictures,
+    row_of_hyperparameters,
+    environment,
+)
+EVERYWHERE = {other_weights}  # batch norm is estimated anew by all devices together
+
+
+def leave(trained: Trained) -> Result:
+    """All of it; what `result.json` holds, or of a process other than the first, nothing."""
+    result: Result = {}
+    first = trained.trainer.is_global_zero
+    for artifact in ARTIFACTS:
+        if first or artifact in EVERYWHERE:
+            result |= artifact(trained)
+    trained.logger.finalize("success")
+    return result if first else {}
+
+
+def hyperparameters(config: Config) -> dict[str, Any]:
+    """What one compares runs by in TensorBoard's table."""
+    return {
+        **{f"model.{name}": value for name, value in asdict(config.model).items()},
+        "augment": config.augment.name,
+        "classes": len(config.classes),
+        "batch_size": config.data.batch_size,
+        "lr": config.optimizer.lr,
+        "seed": config.seed,
+    }

@@ -1,0 +1,82 @@
+"""What happens after every epoch, beside checkpoints and progress: one concern a callback.
+
+Lightning calls them before the checkpoint is written, which then has what they keep.
+"""
+
+import math
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from fmnist_pl.model.classifier import Classifier
+from fmnist_pl.options.messages import UserError
+
+
+class Divergence(L.Callback):
+    """Ends a run whose figures are no longer finite, before there is a checkpoint of them.
+
+    Lightning's `EarlyStopping(check_finite=True)` would end it, too, but as a run that is done.
+    """
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for name, value in trainer.callback_metrics.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{name} is {value.item()} after epoch {trainer.current_epoch + 1}: training "
+                    "diverged. A smaller optimizer.lr may help; it takes a new folder, or "
+                    "overwrite=true."
+                )
+
+
+class Histograms(L.Callback):
+    """TensorBoard's histograms of the weights."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for name, weights in pl_module.net.named_parameters():
+                    logger.experiment.add_histogram(name, weights, trainer.current_epoch + 1)
+
+
+class Averaging(L.Callback):
+    """Keeps the mean of the net's weights after each epoch of the second half.
+
+    Lightning's `WeightAveraging` validates with the average and stores it as the checkpoint's
+    weights; here, as in the study, both are the last epoch's, and the average is beside them.
+    """
+
+    average: AveragedModel
+
+    @property
+    def net(self) -> nn.Module:
+        """With the mean of the weights."""
+        module: nn.Module = self.average.module
+        return module
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            assert isinstance(pl_module, Classifier)
+            self.average = AveragedModel(pl_module.net)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        if trainer.current_epoch >= (trainer.max_epochs or 0) // 2:
+            self.average.update_parameters(pl_module.net)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.average.load_state_dict(state_dict["average"])
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        states = checkpoint["callbacks"]
+        states.setdefault(self.state_key, states["Record"])  # where version 0.1 kept it

@@ -1,0 +1,78 @@
+"""What a run runs on: what is worth recording of it, and what is not worth saying."""
+
+import logging
+import os
+import platform
+import re
+import subprocess
+import threading
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fmnist_pl.data import source
+
+
+def describe_environment(device: torch.device, devices: int) -> dict[str, Any]:
+    """What is needed to repeat a run: hardware, versions, commit of the code, hashes of the data.
+
+    Args:
+        device: that trained.
+        devices: how many there were.
+    """
+    try:
+        cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        cpu = None
+    return {
+        "hardware": {
+            "cpu": cpu[1] if cpu else platform.processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "devices": devices,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                package: version(package)
+                for package in ("fmnist_pl", "torch", "lightning", "torchmetrics", "numpy")
+            },
+        },
+        "git_commit": git_commit(),
+        "data_sha256": source.SHA256,
+    }
+
+
+def git_commit() -> str | None:
+    """Of the code, if it is in a repository, and git on this machine."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+def quieten() -> None:
+    """Keep libraries from saying what the user can do nothing about, and from what slows steps."""
+    # Lightning has torch ask NVML whether there is a GPU: the optimizer would repeat it every step.
+    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+    # TensorBoard's thread passes on to the run that the disk is full; it need not print it, too.
+    threading.excepthook = lambda raised: (
+        None if isinstance(raised.exc_value, OSError) else threading.__excepthook__(raised)
+    )
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*`srun` command is available.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*is smaller than the logging interval.*",
+        ".*LeafSpec.*is deprecated.*",
+        ".*It is recommended to use .*sync_dist=True.*",  # what is logged is the same everywhere
+    ):
+        warnings.filterwarnings("ignore", message)

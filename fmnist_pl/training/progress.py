@@ -1,0 +1,78 @@
+"""How far a run is, at the terminal."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from tqdm import tqdm
+
+from fmnist_pl.data.datamodule import TrainChunks
+from fmnist_pl.training.checkpoints import Record
+
+
+class Progress(ProgressBar):
+    """One bar for the whole run; where there is no terminal, one line an epoch.
+
+    It shows the figures of the last whole epoch: the loop never waits for the device.
+
+    Args:
+        name: of the run.
+        record: whose last row is shown.
+    """
+
+    def __init__(self, name: str, record: Record) -> None:
+        super().__init__()
+        self.name, self.record = name, record
+        self.bar: tqdm[Any] = tqdm(disable=True)
+
+    def disable(self) -> None:
+        """What Lightning asks of all processes but the first; `on_train_start` sees to it."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(trainer.train_dataloader, TrainChunks)
+        steps = trainer.train_dataloader.num_batches
+        self.bar = tqdm(
+            desc=self.name,
+            total=(trainer.max_epochs or 0) * steps,
+            initial=trainer.current_epoch * steps,
+            unit="batch",
+            mininterval=0.5,
+            dynamic_ncols=True,
+            disable=None if trainer.is_global_zero else True,
+        )
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.show(trainer.current_epoch + 1, trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self.bar.update(len(batch))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.show(trainer.current_epoch, trainer)
+        self.bar.close()
+
+    def show(self, epoch: int, trainer: L.Trainer) -> None:
+        """Name the epoch under way and give the figures of the one before."""
+        row = self.record.rows[-1] if self.record.rows else {}
+        figures = ", ".join(
+            f"{name} {row[f'train/{name}']:.3f} val {row[f'val/{name}']:.3f}"
+            for name in ("loss", "acc")
+            if row
+        )
+        self.bar.set_description_str(
+            f"{self.name} epoch {epoch}/{trainer.max_epochs}", refresh=False
+        )
+        self.bar.set_postfix_str(figures)
+        if self.bar.disable and row and trainer.is_global_zero:
+            print(
+                f"{self.name} epoch {row['epoch']}/{trainer.max_epochs}: {figures}, "
+                f"{row['seconds']:.1f} s",
+                flush=True,
+            )

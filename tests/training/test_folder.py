@@ -1,0 +1,162 @@
+"""Whole runs on the real data, in small: the folder, the result, resuming after SIGKILL."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fmnist_pl.options.messages import UserError
+from fmnist_pl.training.folder import run
+
+TINY = (
+    "trainer.max_epochs=3",
+    "trainer.limit_train_batches=60",
+    "trainer.limit_val_batches=1",
+    "trainer.limit_test_batches=2",
+    "threads=1",
+    "embeddings=none",
+)
+TIMES = {"seconds", "images_per_second"}
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    result = json.loads((folder / "result.json").read_text())
+    return {name: value for name, value in result.items() if name not in TIMES}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    state: dict[str, torch.Tensor] = checkpoint["state_dict"]
+    return state
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, configured: Any) -> Path:
+    folder: Path = tmp_path_factory.mktemp("runs") / "cnn_bn_dropout_l1-5"
+    run(configured(*TINY, "model=cnn_bn_dropout_l1", "seed=5"), folder)
+    return folder
+
+
+def test_the_folder_holds_the_run(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"config.yaml", "result.json", "metrics.csv", "predictions.npz"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+    }
+
+
+def test_figures_are_consistent(finished: Path) -> None:
+    result, rows = figures(finished), metrics(finished)
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert {int(row["images"]) for row in rows} == {60 * 32}
+    confusion = torch.tensor(result["test/confusion_matrix"])
+    assert confusion.sum() == 500
+    assert result["test/acc"] == confusion.trace().item() / 500
+    for i, accuracy in enumerate(result["test/acc_per_class"].values()):
+        assert accuracy == (confusion[i, i] / confusion[i].sum().double()).item()
+    for split in ("train", "val", "test"):
+        parts = result[f"{split}/cross_entropy"] + result[f"{split}/penalty"]
+        assert result[f"{split}/loss"] == pytest.approx(parts, abs=1e-12)
+        assert result[f"{split}/penalty"] > 0
+    best = max(range(3), key=lambda i: float(rows[i]["val/acc"]))
+    assert result["best_epoch"] == best + 1
+    assert result["best_val_acc"] == float(rows[best]["val/acc"])
+    assert result["val/acc"] == float(rows[-1]["val/acc"])
+    assert result["parameters"] == 222_214
+    assert result["augment"] == "standard"
+
+
+def test_a_finished_run_answers_at_once(finished: Path, configured: Any) -> None:
+    before = (finished / "result.json").stat().st_mtime_ns
+    result = run(configured(*TINY, "model=cnn_bn_dropout_l1", "seed=5"), finished)
+    assert result == json.loads((finished / "result.json").read_text())
+    assert (finished / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_different_configuration_is_refused(finished: Path, configured: Any) -> None:
+    with pytest.raises(UserError, match=r"different configuration \(model.dropout, seed\)"):
+        run(configured(*TINY, "model=cnn_bn_dropout_l1", "model.dropout=0.3"), finished)
+
+
+def test_the_best_checkpoint_can_be_tested(tmp_path: Path, configured: Any) -> None:
+    tiny = [*TINY, "model=mlp", "optimizer.lr=5"]
+    last = run(configured(*tiny), tmp_path / "last")
+    best = run(configured(*tiny, "test.checkpoint=best"), tmp_path / "best")
+    assert metrics(tmp_path / "last") == metrics(tmp_path / "best")
+    assert best["val/acc"] == best["best_val_acc"] == last["best_val_acc"]
+    assert best["best_epoch"] < 3  # with this learning rate the last epoch is not the best
+    assert best["test/acc"] != last["test/acc"]
+
+
+def test_overwrite_starts_anew(tmp_path: Path, configured: Any) -> None:
+    tiny = [*TINY, "model=mlp", "trainer.max_epochs=1"]
+    first = run(configured(*tiny), tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    events = set(tmp_path.glob("events.out.tfevents.*"))
+    second = run(configured(*tiny, "seed=1", "overwrite=true"), tmp_path)
+    assert (first["seed"], second["seed"]) == (0, 1)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not events & set(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path, configured: Any) -> None:
+    from fmnist_pl.training.folder import locked
+
+    with locked(tmp_path), pytest.raises(UserError, match="another process is at work"):
+        run(configured(*TINY), tmp_path)
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "fmnist_pl.train", *TINY, *overrides]
+    return subprocess.Popen(
+        [*command, f"hydra.run.dir={folder}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder.parent,
+    )
+
+
+@pytest.mark.parametrize("model", ["cnn_bn_dropout_l2"])
+def test_sigkill_in_every_epoch_changes_nothing(
+    tmp_path: Path, configured: Any, model: str
+) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    run(configured(*TINY, f"model={model}"), undisturbed)
+    for epoch in (0, 1, 2):
+        process = start(killed, f"model={model}")
+        waited = wait_for_epoch(killed, epoch, process)
+        time.sleep(0.1 if waited else 0)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (killed / "result.json").exists()
+    assert start(killed, f"model={model}").wait() == 0
+
+    assert figures(killed) == figures(undisturbed)
+    assert metrics(killed) == metrics(undisturbed)
+    for name, tensor in weights(undisturbed).items():
+        assert torch.equal(tensor, weights(killed)[name]), name
+
+
+def wait_for_epoch(folder: Path, epoch: int, process: subprocess.Popen[bytes]) -> bool:
+    """Until `epoch` (from 0) is under way: its predecessors are in `metrics.csv`."""
+    done = folder / "metrics.csv" if epoch else folder / "config.yaml"
+    while not done.exists() or (epoch and len(metrics(folder)) < epoch):
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    return epoch == 0
