@@ -262,17 +262,21 @@ def test_the_rest_of_the_augmentation_is_drawn_alike(textbook: ModuleType) -> No
         *(v2.RandomApply, 0.5),
     )
     white, [cutout] = torch.ones(1, 28, 28), cut.transforms
-    heights, tops, values = [], [], []
+    sizes, starts, values = ([], []), ([], []), []
     for _ in range(2_700):
-        image = cutout(white)[0]
-        rows, columns = (image < 1).any(1), (image < 1).any(0)
-        assert (image < 1).sum() == rows.sum() * columns.sum()  # a rectangle
-        values.append(image.min().item())
-        heights += [rows.sum().item(), columns.sum().item()]
-        tops += [along.nonzero()[0].item() for along in (rows, columns) if along.sum() == 5]
-    assert set(heights) == set(range(1, 10))
-    assert chisquare(np.bincount(heights)[1:]).pvalue > 1e-3
-    assert chisquare(np.bincount(tops, minlength=24)).pvalue > 1e-3  # up to the last row
+        inside = cutout(white)[0] < 1
+        rows, columns = inside.any(1), inside.any(0)
+        assert inside.sum() == rows.sum() * columns.sum()  # a rectangle
+        values.append(cutout(white).min().item())
+        for axis, along in enumerate((rows, columns)):
+            sizes[axis].append(along.sum().item())
+            if along.sum() == 5:
+                starts[axis].append(along.nonzero()[0].item())
+    for axis in range(2):
+        assert set(sizes[axis]) == set(range(1, 10))
+        assert chisquare(np.bincount(sizes[axis])[1:]).pvalue > 1e-3
+        assert set(starts[axis]) == set(range(24))  # up to the last row and column
+        assert chisquare(np.bincount(starts[axis])).pvalue > 1e-3
     assert kstest(values, uniform(0, 0.02).cdf).pvalue > 1e-3
 
 
