@@ -72,7 +72,7 @@ class MomentsAndMaxima(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, var = torch.batch_norm_update_stats(maps, None, None, 0.0)
+        mean, var = moments(maps)
         if device_count() > 1:
             mean, mean_square = mean_over_devices(torch.stack([mean, var + mean**2]))
             var = mean_square - mean**2
@@ -94,6 +94,15 @@ class MomentsAndMaxima(torch.autograd.Function):
         )  # (B, H * W, C)
         flat.scatter_add_(1, flat_places, flat_largest)
         return gradient
+
+
+def moments(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) of each channel of maps (B, C, H, W)."""
+    try:
+        mean, var = torch.batch_norm_update_stats(maps, None, None, 0.0)
+    except NotImplementedError:  # Apple's MPS has no kernel of it
+        var, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
+    return mean, var
 
 
 def device_count() -> int:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from fmnist_pl.config import resolve
 from fmnist_pl.files import STATUS, write_atomically
 from fmnist_pl.options.messages import InUseError, UserError, tell
+from fmnist_pl.sweep.workers import take_gpu
 from fmnist_pl.training import cluster
 
 
@@ -26,6 +27,7 @@ def attempt(config: DictConfig, folder: Path) -> None:
         UserError: the run failed, and `fail_fast` is set.
     """
     end_with_parent()
+    take_gpu(config)
 
     def note(state: str, **details: str) -> None:
         if cluster.rank():

@@ -62,7 +62,8 @@ class Averaging(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
             assert isinstance(pl_module, Classifier)
-            self.average = AveragedModel(pl_module.net)
+            # Lightning moves the net to its device later, and not its copy.
+            self.average = AveragedModel(pl_module.net, trainer.strategy.root_device)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
