@@ -112,6 +112,8 @@ def identity(config: Config) -> dict[str, Any]:
         }
 
     result: dict[str, Any] = plain(config)
+    if isinstance(devices := config.trainer.devices, list):
+        result["trainer"]["devices"] = len(devices)  # which ones, changes nothing
     return result
 
 
