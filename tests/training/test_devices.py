@@ -149,7 +149,7 @@ def test_devices_that_are_not_there_are_refused(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_precision_that_the_device_has_not_is_refused(tmp_path: Path, configured: Any) -> None:
-    with pytest.raises(UserError, match="16-mixed: cpu cannot; trainer.precision=bf16-mixed"):
+    with pytest.raises(UserError, match=r"16-mixed: cpu cannot; trainer\.precision=bf16-mixed"):
         run(configured(*SHORT, "trainer.precision=16-mixed"), tmp_path)
     assert not (tmp_path / "config.yaml").exists()
 
