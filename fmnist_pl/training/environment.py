@@ -7,7 +7,7 @@ import re
 import subprocess
 import threading
 import warnings
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,21 @@ def describe_environment(device: torch.device, devices: int) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             **{
-                package: version(package)
+                package: version_of(package)
                 for package in ("fmnist_pl", "torch", "lightning", "torchmetrics", "numpy")
             },
         },
         "git_commit": git_commit(),
         "data_sha256": source.SHA256,
     }
+
+
+def version_of(package: str) -> str | None:
+    """Of an installed package; a checkout may be none, but on Python's path."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def git_commit() -> str | None:
