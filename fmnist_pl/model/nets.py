@@ -92,8 +92,17 @@ class MomentsAndMaxima(torch.autograd.Function):
         flat, flat_places, flat_largest = (
             tensor.permute(0, 2, 3, 1).flatten(1, 2) for tensor in (gradient, places, d_largest)
         )  # (B, H * W, C)
-        flat.scatter_add_(1, flat_places, flat_largest)
-        return gradient
+        if torch.are_deterministic_algorithms_enabled():  # CUDA's is in one dimension alone
+            images, places_, channels = flat.shape
+            start = torch.arange(images, device=flat.device)[:, None, None] * places_ * channels
+            columns = torch.arange(channels, device=flat.device)
+            index = flat_places * channels + start + columns
+            line = flat.flatten().scatter_add_(0, index.flatten(), flat_largest.flatten())
+            flat = line.view_as(flat)
+        else:
+            flat.scatter_add_(1, flat_places, flat_largest)
+        # Back by way of `flat`, which is a copy where the maps are not channels_last.
+        return flat.unflatten(1, maps.shape[2:]).permute(0, 3, 1, 2)
 
 
 def moments(maps: Tensor) -> tuple[Tensor, Tensor]:

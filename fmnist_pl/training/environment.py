@@ -7,7 +7,7 @@ import re
 import subprocess
 import threading
 import warnings
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def describe_environment(device: torch.device, devices: int) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             **{
-                package: version(package)
+                package: version_of(package)
                 for package in ("fmnist_pl", "torch", "lightning", "torchmetrics", "numpy")
             },
         },
@@ -53,6 +53,14 @@ def describe_device(device: torch.device) -> dict[str, Any]:
         return {"device": device.type}
     properties = torch.cuda.get_device_properties(device)
     return {"device": properties.name, "device_memory_gib": round(properties.total_memory / 2**30)}
+
+
+def version_of(package: str) -> str | None:
+    """Of an installed package; a checkout may be none, but on Python's path."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def git_commit() -> str | None:
