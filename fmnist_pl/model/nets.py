@@ -92,17 +92,21 @@ class MomentsAndMaxima(torch.autograd.Function):
         flat, flat_places, flat_largest = (
             tensor.permute(0, 2, 3, 1).flatten(1, 2) for tensor in (gradient, places, d_largest)
         )  # (B, H * W, C)
-        if torch.are_deterministic_algorithms_enabled():  # CUDA's is in one dimension alone
-            images, places_, channels = flat.shape
-            start = torch.arange(images, device=flat.device)[:, None, None] * places_ * channels
-            columns = torch.arange(channels, device=flat.device)
-            index = flat_places * channels + start + columns
-            line = flat.flatten().scatter_add_(0, index.flatten(), flat_largest.flatten())
-            flat = line.view_as(flat)
-        else:
-            flat.scatter_add_(1, flat_places, flat_largest)
-        # Back by way of `flat`, which is a copy where the maps are not channels_last.
-        return flat.unflatten(1, maps.shape[2:]).permute(0, 3, 1, 2)
+        add_at(flat, flat_places, flat_largest)
+        return gradient
+
+
+def add_at(flat: Tensor, places: Tensor, values: Tensor) -> None:
+    """Add to maps (B, H * W, C), in place, values (B, n, C) at their places (B, n, C)."""
+    if not torch.are_deterministic_algorithms_enabled():
+        flat.scatter_add_(1, places, values)
+        return
+    # CUDA's is deterministic in one dimension only.
+    starts = torch.arange(len(flat), device=flat.device)[:, None, None] * flat[0].numel()
+    channels = torch.arange(flat.shape[2], device=flat.device)
+    index = starts + places * len(channels) + channels
+    line = flat.flatten().scatter_add_(0, index.flatten(), values.flatten())
+    flat.copy_(line.view_as(flat))  # a view of it only where the maps are channels_last
 
 
 def moments(maps: Tensor) -> tuple[Tensor, Tensor]:

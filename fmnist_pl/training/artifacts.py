@@ -1,7 +1,8 @@
 """What a run leaves behind, beside checkpoints and table: each a function of what was trained.
 
 A function writes what it has to write into the run's folder and returns what it adds to
-`result.json`, which `folder.py` writes when all is done. To leave one thing more, add a function and a line to `ARTIFACTS`.
+`result.json`, which `folder.py` writes when all is done. To leave one thing more, add a function
+and a line to `ARTIFACTS`.
 """
 
 from collections.abc import Callable
