@@ -62,8 +62,8 @@ class Averaging(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
             assert isinstance(pl_module, Classifier)
-            # Lightning moves the net to its device later, and not its copy. And by default a mean is
-            # rounded otherwise on other devices than the CPU.
+            # Lightning moves the net to its device later, and not its copy. And by default a mean
+            # is rounded otherwise on other devices than the CPU.
             device = trainer.strategy.root_device
             self.average = AveragedModel(pl_module.net, device, get_swa_avg_fn())
 
