@@ -33,7 +33,8 @@ def train(
     Args:
         config: of the run.
         epochs: how many, whatever the configuration says.
-        splits: those of the data set if they are at hand; empty ones are filled.
+        splits: those of the data set if they are at hand; empty ones are filled. It trains on the
+            device they are on.
 
     Returns:
         Seconds of the epochs, each with its validation; test accuracy.
@@ -49,7 +50,8 @@ def train(
         datamodule.splits = splits
     datamodule.setup()
     torch.manual_seed(derive_seed(config.seed))
-    net = build_net(config.model, len(config.classes))
+    device = datamodule.splits["train"][0].device
+    net = build_net(config.model, len(config.classes)).to(device)
     options = config.optimizer
     adam = torch.optim.Adam(
         net.parameters(), options.lr, (options.beta1, options.beta2), options.eps, fused=True
@@ -61,7 +63,7 @@ def train(
         chunks.set_epoch(epoch)
         torch.manual_seed(derive_seed(config.seed, epoch, 0))  # of dropout, as `fmnist_pl` does
         net.train()
-        loss_sum, right = torch.zeros(()), torch.zeros(())  # running figures, as every loop keeps
+        loss_sum, right = zeros(device), zeros(device)  # running figures, as every loop keeps
         for images, labels in chain.from_iterable(chunks):
             logits = net(images)
             loss = loss_of(net, config.model, logits, labels)
@@ -77,6 +79,11 @@ def train(
     return seconds, acc
 
 
+def zeros(device: torch.device) -> torch.Tensor:
+    """A sum to begin with, which the loop never waits for."""
+    return torch.zeros((), device=device)
+
+
 def loss_of(net: Net, model: Model, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy and, where the model has one, the penalty."""
     loss = F.cross_entropy(logits, labels)
@@ -87,7 +94,8 @@ def loss_of(net: Net, model: Model, logits: torch.Tensor, labels: torch.Tensor) 
 def evaluate(net: Net, model: Model, batches: Iterable[Batch]) -> tuple[float, float]:
     """Loss and accuracy."""
     net.eval()
-    loss_sum, right, count = torch.zeros(()), torch.zeros(()), 0
+    device = next(net.parameters()).device
+    loss_sum, right, count = zeros(device), zeros(device), 0
     for images, labels in batches:
         logits = net(images)
         loss_sum += loss_of(net, model, logits, labels) * len(labels)

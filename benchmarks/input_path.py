@@ -4,12 +4,11 @@
     python benchmarks/input_path.py models=mlp repeats=11
 
 (a) `fmnist_pl` as users run it, all its logging on; (b) a bare PyTorch loop over the same tensors
-and operations; (c) the usual Lightning pipeline: torchvision's transforms on single images, a
-DataLoader with its best number of workers, metrics logged in every step, the net built of PyTorch's
-layers in the order of the study; and the floor: the net's floating-point operations at the rate of
-a large matrix product on this machine. All are interleaved in one run, so that a busy machine hurts
-all alike, each in a process of its own, so that no way profits from another's settings. The ratios
-are what counts.
+and operations; (c) the usual Lightning pipeline, `examples/textbook.py`, its DataLoaders with their
+best number of workers; and the floor: the net's floating-point operations at the rate of a large
+matrix product on this machine. All are interleaved in one run, so that a busy machine hurts all
+alike, each in a process of its own, so that no way profits from another's settings. The ratios are
+what counts. What each of the differences between (c) and (a) is worth, `textbook.py` measures.
 """
 
 import resource
@@ -17,23 +16,20 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fmnist_pl.config import resolve
 from fmnist_pl.options.command import CONF_DIR, command
 from fmnist_pl.options.fields import option
 from fmnist_pl.options.messages import UserError
-from fmnist_pl.options.schema import Config, Model
-
-if TYPE_CHECKING:
-    from torch import nn
+from fmnist_pl.options.schema import Config
 
 MODELS = ("mlp", "cnn", "cnn_bn")
-WAYS = ("fmnist_pl", "bare loop", "usual Lightning", "floor")
+WAYS = ("fmnist_pl", "bare loop", "textbook", "floor")
 WORKERS = (0, 1, 2, 4)
 
 
@@ -48,7 +44,7 @@ class Options:
 def configuration(model: str, *overrides: str) -> Config:
     from hydra import compose, initialize_config_dir
 
-    from fmnist_pl import sweep  # noqa: F401  (registers its resolver)
+    from fmnist_pl.sweep import plan  # noqa: F401  (registers its resolver)
 
     with initialize_config_dir(CONF_DIR, version_base="1.3"):
         return resolve(compose("train", [f"model={model}", "embeddings=none", *overrides]))
@@ -89,123 +85,10 @@ def bare(config: Config) -> float:
     return seconds
 
 
-def plain_net(model: Model) -> "nn.Module":
-    """The net as one writes it; initial weights are PyTorch's."""
-    from torch import nn
+def textbook(config: Config, workers: int) -> float:
+    from deviations import epoch
 
-    layers: list[nn.Module] = []
-    channels, size = 1, 28
-    for filters in model.channels:
-        layers.append(nn.Conv2d(channels, filters, kernel_size=3, padding="same"))
-        layers += [nn.BatchNorm2d(filters)] if model.batch_norm else []
-        layers += [nn.ReLU(), nn.MaxPool2d(2)]
-        channels, size = filters, size // 2
-    layers.append(nn.Flatten())
-    units = channels * size * size
-    for hidden in model.hidden:
-        layers += [nn.Linear(units, hidden), nn.ReLU()]
-        units = hidden
-    return nn.Sequential(*layers, nn.Linear(units, 10))
-
-
-def usual(config: Config, workers: int, batches: int | None = None) -> float:
-    """The epoch under way from its first batch on; with `batches`, that many."""
-    import lightning as L
-    import torch
-    import torch.nn.functional as F
-    from PIL import Image
-    from torch.utils.data import DataLoader, Dataset
-    from torchmetrics.classification import MulticlassAccuracy
-    from torchvision.transforms import InterpolationMode, v2
-
-    from fmnist_pl.data import source
-    from fmnist_pl.data.datamodule import split_indices
-    from fmnist_pl.training.environment import quieten
-
-    quieten()
-    scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-    augmented = v2.Compose(
-        [
-            v2.RandomRotation(5, InterpolationMode.BILINEAR),
-            v2.RandomHorizontalFlip(),
-            *scale,
-            v2.RandomErasing(0.5, scale=(0.002, 0.1), value=0.01),
-        ]
-    )
-
-    class Images(Dataset[Any]):
-        def __init__(self, images: Any, labels: Any, transform: Any) -> None:
-            self.images, self.labels, self.transform = images, labels, transform
-
-        def __len__(self) -> int:
-            return len(self.labels)
-
-        def __getitem__(self, index: int) -> Any:
-            return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
-
-    class Module(L.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = plain_net(config.model)
-            self.accuracy = torch.nn.ModuleDict(
-                {"train_": MulticlassAccuracy(10), "val": MulticlassAccuracy(10)}
-            )
-            self.times: list[float] = []
-
-        def step(self, stage: str, batch: Any) -> Any:
-            images, labels = batch
-            logits = self.net(images)
-            loss = F.cross_entropy(logits, labels)
-            metric = self.accuracy["train_" if stage == "train" else stage]
-            metric(logits, labels)
-            self.log(f"{stage}/loss", loss, prog_bar=True, on_step=stage == "train", on_epoch=True)
-            self.log(f"{stage}/acc", metric, prog_bar=True, on_step=False, on_epoch=True)
-            return loss
-
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            return self.step("train", batch)
-
-        def validation_step(self, batch: Any, batch_idx: int) -> None:
-            self.step("val", batch)
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.Adam(self.parameters(), eps=1e-7)
-
-        def on_train_start(self) -> None:
-            self.times.append(time.perf_counter())
-
-        def on_train_end(self) -> None:
-            self.times.append(time.perf_counter())
-
-    data = source.load()
-    train, val = split_indices(60_000, config.data.val_size, config.data.split_seed)
-    kept = {"num_workers": workers, "persistent_workers": workers > 0}
-    loaders = (
-        DataLoader(
-            Images(data.train_images[train], data.train_labels[train], augmented),
-            batch_size=32,
-            shuffle=True,
-            **kept,
-        ),
-        DataLoader(
-            Images(data.train_images[val], data.train_labels[val], v2.Compose(scale)),
-            batch_size=256,
-            **kept,
-        ),
-    )
-    with TemporaryDirectory() as folder:
-        module = Module()
-        L.Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            default_root_dir=folder,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            limit_train_batches=batches or 1.0,
-            limit_val_batches=0 if batches else 1.0,
-        ).fit(module, *loaders)
-    return module.times[1] - module.times[0]
+    return epoch(config, workers)
 
 
 def floor(config: Config) -> float:
@@ -236,54 +119,73 @@ def measure(config: Config, way: str, workers: int) -> float:
     return {
         "fmnist_pl": lambda: ours(config),
         "bare loop": lambda: bare(config),
-        "usual Lightning": lambda: usual(config, workers),
+        "textbook": lambda: textbook(config, workers),
         "floor": lambda: floor(config),
         "workers": lambda: float(best_workers(config)),
     }[way]()
 
 
 def best_workers(config: Config) -> int:
-    return min(
-        WORKERS,
-        key=lambda workers: usual(config, workers, batches=300),
-    )
+    """Of the textbook's DataLoaders, by a few batches."""
+    limit = config.trainer.limit_train_batches
+    few = min(limit, 300) if isinstance(limit, int) else 300
+    trainer = replace(config.trainer, limit_train_batches=few, limit_val_batches=1)
+    return min(WORKERS, key=lambda workers: textbook(replace(config, trainer=trainer), workers))
 
 
-def measure_apart(model: str, way: str, workers: int = 0) -> tuple[float, float]:
+def measure_apart(script: str, *arguments: str) -> tuple[float, float]:
     """The figure and the peak memory, MB, of a process of its own."""
-    command = [sys.executable, __file__, f"models={model}", f"way={way}", f"workers={workers}"]
+    command = [sys.executable, script, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     figure, peak = done.stdout.split()[-2:]
     return float(figure), float(peak)
 
 
-def work(options: Options) -> None:
-    """Measure and print."""
-    models = options.models.split(",")
-    for model in models:
-        if model not in MODELS:
-            raise UserError(f"models={options.models}: {model} is not one of {', '.join(MODELS)}.")
-    if options.way:
-        figure = measure(configuration(models[0]), options.way, options.workers)
-        print(figure, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        return
+def print_with_peak(figure: float) -> None:
+    """What `measure_apart` reads."""
+    print(figure, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
-    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    peak: dict[tuple[str, str], float] = {}
-    workers = {model: int(measure_apart(model, "workers")[0]) for model in models}
-    for repeat in range(options.repeats):
-        for model in models:
-            for way in WAYS:
-                figure, peak[model, way] = measure_apart(model, way, workers[model])
-                seconds[model, way].append(figure)
-        print(f"repeat {repeat + 1} of {options.repeats} done", file=sys.stderr, flush=True)
 
+def names_of(models: str) -> list[str]:
+    names = models.split(",")
+    for name in names:
+        if name not in MODELS:
+            raise UserError(f"models={models}: {name} is not one of {', '.join(MODELS)}.")
+    return names
+
+
+def describe_machine() -> dict[str, Any]:
     import torch
 
     from fmnist_pl.training.environment import describe_environment
 
     environment = describe_environment(torch.device("cpu"), 1)
-    print(environment["hardware"] | environment["versions"])
+    described: dict[str, Any] = environment["hardware"] | environment["versions"]
+    return described
+
+
+def work(options: Options) -> None:
+    """Measure and print."""
+    models = names_of(options.models)
+    if options.way:
+        print_with_peak(measure(configuration(models[0]), options.way, options.workers))
+        return
+
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    peak: dict[tuple[str, str], float] = {}
+    workers = {
+        model: int(measure_apart(__file__, f"models={model}", "way=workers")[0]) for model in models
+    }
+    for repeat in range(options.repeats):
+        for model in models:
+            for way in WAYS:
+                figure, peak[model, way] = measure_apart(
+                    __file__, f"models={model}", f"way={way}", f"workers={workers[model]}"
+                )
+                seconds[model, way].append(figure)
+        print(f"repeat {repeat + 1} of {options.repeats} done", file=sys.stderr, flush=True)
+
+    print(describe_machine())
     print(f"{'seconds an epoch':32} {'min':>7} {'max':>7}  {'in bare loops':22} peak MB")
     for model in models:
         for way in WAYS:
@@ -293,8 +195,8 @@ def work(options: Options) -> None:
                 f"{ratios(values, seconds[model, 'bare loop']):22} {peak[model, way]:7.0f}"
             )
         print(
-            f"{model:8} usual Lightning ({workers[model]} workers) in epochs of fmnist_pl: "
-            f"{ratios(seconds[model, 'usual Lightning'], seconds[model, 'fmnist_pl'])}"
+            f"{model:8} textbook ({workers[model]} workers) in epochs of fmnist_pl: "
+            f"{ratios(seconds[model, 'textbook'], seconds[model, 'fmnist_pl'])}"
         )
 
 

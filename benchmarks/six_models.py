@@ -27,7 +27,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from input_path import configuration, ratios
+from input_path import configuration, describe_machine, ratios
 
 from fmnist_pl.options.command import CONF_DIR, DataOptions, command
 from fmnist_pl.options.fields import option
@@ -139,12 +139,7 @@ def work(options: Options) -> None:
 
 def show(options: Options, sweeps: dict[str, list[Sweep]]) -> None:
     """Machine, seconds, ratios and accuracies."""
-    import torch
-
-    from fmnist_pl.training.environment import describe_environment
-
-    environment = describe_environment(torch.device("cpu"), 1)
-    described = environment["hardware"] | environment["versions"]
+    described = describe_machine()
     for done in sweeps.values():
         described |= done[-1].versions
     print(described)

@@ -46,6 +46,7 @@ def resolve(config: DictConfig | ListConfig | Config) -> Config:
         assert isinstance(resolved, Config)
         config = resolved
     check(config)
+    check_devices(config.trainer.devices)
     spell_out(config.trainer)
     check_sizes(config)
     config.classes = check_classes(config.classes)
@@ -60,6 +61,16 @@ def spell_out(trainer: Trainer) -> None:
         trainer.limit_train_batches = batches
         trainer.limit_val_batches = batches
         trainer.limit_test_batches = batches
+
+
+def check_devices(devices: Any) -> None:
+    """Refuse what names no devices to Lightning."""
+    some = devices if isinstance(devices, list) else [devices]
+    numbers = all(type(one) is int for one in some) and len(set(some)) == len(some) > 0
+    if not numbers and not isinstance(devices, str):
+        raise UserError(
+            f"trainer.devices={devices}: must be how many, as 2; which, as [1] or [0,2]; or auto."
+        )
 
 
 def check_sizes(config: Config) -> None:
@@ -82,7 +93,9 @@ def check_sizes(config: Config) -> None:
                 f"trainer.{name}={limit}: must be a share, up to 1.0, that comes to one at least "
                 f"of the {batches} batches; or a number of batches, without a point."
             )
-    if isinstance(trainer.devices, int) and trainer.devices > 0:
+    if isinstance(trainer.devices, list):
+        check_shares(data, len(trainer.devices) * trainer.num_nodes)
+    elif isinstance(trainer.devices, int) and trainer.devices > 0:
         check_shares(data, trainer.devices * trainer.num_nodes)
 
 
@@ -99,6 +112,8 @@ def identity(config: Config) -> dict[str, Any]:
         }
 
     result: dict[str, Any] = plain(config)
+    if isinstance(devices := config.trainer.devices, list):
+        result["trainer"]["devices"] = len(devices)  # which ones, changes nothing
     return result
 
 

@@ -99,6 +99,12 @@ def test_impossible_groupings_are_refused_by_name(
         ("trainer.precision=7", "trainer.precision=7: must be one of 32-true"),
         ("test.checkpoint=first", "test.checkpoint=first: must be one of last, best"),
         ("seed=-1", "seed=-1: must be at least 0"),
+        ("trainer.devices=[]", r"trainer.devices=\[\]: must be how many, as 2; which, as"),
+        ("trainer.devices=[1,1]", "trainer.devices=.*: must be how many"),
+        ("trainer.devices=true", "trainer.devices=True: must be how many"),
+        ("trainer.devices=0.5", "trainer.devices=0.5: must be how many"),
+        ("trainer.devices=[0,1,2]", "3 devices cannot have equal shares"),
+        ("float32_matmul_precision=low", "must be one of highest, high, medium"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(override: str, message: str) -> None:

@@ -48,6 +48,11 @@ def to_float(images: Tensor) -> Tensor:
     return images.unsqueeze(1).float().div_(255)
 
 
+def limited(batches: int, limit: int | float) -> int:
+    """Of so many batches the share (float), or as many (int), that a limit leaves."""
+    return min(batches, limit if isinstance(limit, int) else int(batches * limit))
+
+
 class EvalBatches:
     """Images in their order, unchanged.
 
@@ -102,7 +107,7 @@ class TrainChunks:
         self.images, self.labels, self.batch_size, self.ops = images, labels, batch_size, ops
         self.seed, self.rank, self.world_size = seed, rank, world_size
         whole = -(-len(labels) // batch_size)
-        self.num_batches = min(whole, limit if isinstance(limit, int) else int(whole * limit))
+        self.num_batches = limited(whole, limit)
         self.share = batch_size // world_size
         self.batches_per_chunk = max(1, chunk_size // self.share)
         self.epoch = 0

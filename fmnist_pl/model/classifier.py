@@ -12,7 +12,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fmnist_pl.data.datamodule import Batch, derive_seed
@@ -108,11 +108,15 @@ class Classifier(L.LightningModule):
         """
 
         def reduce(share: Tensor) -> Tensor:
-            if stage == "train":
-                share = self.trainer.strategy.reduce(share, reduce_op="sum")
+            if stage == "train" and self.trainer.world_size > 1:
+                share = share.to(self.device)
+                share = self.trainer.strategy.reduce(share, reduce_op="sum").cpu()
             return share  # in evaluation each device has seen everything
 
-        logits, labels, penalties = map(torch.cat, zip(*self.outputs.pop(stage), strict=True))
+        # On the CPU, as for a checkpoint; not every device has float64.
+        logits, labels, penalties = (
+            torch.cat(outputs).cpu() for outputs in zip(*self.outputs.pop(stage), strict=True)
+        )
         figures, self.confusion[stage] = figures_of(logits, labels, penalties, reduce)
         epochs = self.current_epoch + (stage != "test")  # the test comes after the last
         self.log_dict(
@@ -123,13 +127,13 @@ class Classifier(L.LightningModule):
         )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
-            self.parameters(),
-            lr=self.adam.lr,
-            betas=(self.adam.beta1, self.adam.beta2),
-            eps=self.adam.eps,
-            fused=True,
-        )
+        return build_optimizer(self, self.adam)
+
+
+def build_optimizer(net: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
+    """Adam, for the parameters of a net."""
+    betas = options.beta1, options.beta2
+    return torch.optim.Adam(net.parameters(), options.lr, betas, options.eps, fused=True)
 
 
 def figures_of(

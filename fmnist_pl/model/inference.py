@@ -1,5 +1,8 @@
 """A finished classifier at work: load a checkpoint, predict images, count what is right.
 
+All of it is done on the CPU in single precision, whatever trained the weights: so the figures of a
+run are those of its checkpoint, on every machine that loads it.
+
 The same split, grouping and formulas as in the run, so that the figures are the run's.
 """
 
@@ -88,9 +91,9 @@ def predict(classifier: Classifier, images: Tensor | NDArray[np.uint8]) -> Predi
     logits, embeddings = [], []
     batches = torch.as_tensor(images).split(EVAL_BATCH_SIZE)
     for batch in tqdm(batches, "predicting", unit="batch", delay=1, leave=False, disable=None):
-        features = classifier.net.features(to_float(batch.to(classifier.device)))
-        embeddings.append(features.cpu())
-        logits.append(classifier.net.head(features).cpu())
+        features = classifier.net.features(to_float(batch.cpu()))
+        embeddings.append(features)
+        logits.append(classifier.net.head(features))
     return Predictions(torch.cat(logits).numpy(), torch.cat(embeddings).numpy())
 
 

@@ -72,7 +72,7 @@ class MomentsAndMaxima(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, var = torch.batch_norm_update_stats(maps, None, None, 0.0)
+        mean, var = moments(maps)
         if device_count() > 1:
             mean, mean_square = mean_over_devices(torch.stack([mean, var + mean**2]))
             var = mean_square - mean**2
@@ -92,8 +92,30 @@ class MomentsAndMaxima(torch.autograd.Function):
         flat, flat_places, flat_largest = (
             tensor.permute(0, 2, 3, 1).flatten(1, 2) for tensor in (gradient, places, d_largest)
         )  # (B, H * W, C)
-        flat.scatter_add_(1, flat_places, flat_largest)
+        add_at(flat, flat_places, flat_largest)
         return gradient
+
+
+def add_at(flat: Tensor, places: Tensor, values: Tensor) -> None:
+    """Add to maps (B, H * W, C), in place, values (B, n, C) at their places (B, n, C)."""
+    if not torch.are_deterministic_algorithms_enabled():
+        flat.scatter_add_(1, places, values)
+        return
+    # CUDA's is deterministic in one dimension only.
+    starts = torch.arange(len(flat), device=flat.device)[:, None, None] * flat[0].numel()
+    channels = torch.arange(flat.shape[2], device=flat.device)
+    index = starts + places * len(channels) + channels
+    line = flat.flatten().scatter_add_(0, index.flatten(), values.flatten())
+    flat.copy_(line.view_as(flat))  # a view of it only where the maps are channels_last
+
+
+def moments(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) of each channel of maps (B, C, H, W)."""
+    try:
+        mean, var = torch.batch_norm_update_stats(maps, None, None, 0.0)
+    except NotImplementedError:  # Apple's MPS has no kernel of it
+        var, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
+    return mean, var
 
 
 def device_count() -> int:

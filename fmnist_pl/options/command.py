@@ -1,4 +1,4 @@
-"""How the commands other than `train` read `key=value`, print help, and fail.
+"""How all commands but `train` and `explore`, which are Hydra's, read `key=value` and print help.
 
 Hydra's grammar asks for quotes around a path with `=`, `~`, brackets or letters beyond ASCII; here
 text is taken as it is. Options are dataclasses of `fields.option`s, as in `conf/`. The lines

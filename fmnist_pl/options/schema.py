@@ -61,7 +61,7 @@ class Trainer:
 
     max_epochs: int = option(10, "Epochs to train.", ge=1)
     accelerator: str = option("auto", "auto, cpu, gpu, ...")
-    devices: int | str = option(1, "Number of devices, or auto.")
+    devices: Any = option(1, "Number of devices, a list of which, as [1], or auto.")
     num_nodes: int = option(1, "Machines.", ge=1)
     strategy: str = option("auto", "auto, ddp, ...")
     precision: str = option(
@@ -103,11 +103,22 @@ class Config:
     )
     seed: int = option(0, "Seed of initial weights, order, augmentation, dropout.", ge=0, lt=2**32)
     threads: int | None = option(None, "CPU threads; null: one for each core.", ge=1, le=1024)
+    float32_matmul_precision: str = option(
+        "highest",
+        "Of 32-true on a GPU: high and medium let it round factors, as to TF32.",
+        choices=("highest", "high", "medium"),
+    )
     compile: bool = option(False, "Train with the net compiled by torch.compile.")
     time_limit: float | None = option(
         None, "Minutes to stop after; the same command goes on.", gt=0, le=525_600, identity=False
     )
     overwrite: bool = option(False, "Start anew in a folder that has a run.", identity=False)
+    runs_per_device: int | None = option(
+        None,
+        "Of a sweep, how many runs share a GPU; null: as many as its memory holds.",
+        ge=1,
+        identity=False,
+    )
     fail_fast: bool = option(False, "Stop a sweep at the first run that fails.", identity=False)
     max_requeues: int = option(10, "How often SLURM may start a run again.", ge=0, identity=False)
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from fmnist_pl.config import resolve
 from fmnist_pl.files import STATUS, write_atomically
 from fmnist_pl.options.messages import InUseError, UserError, tell
+from fmnist_pl.sweep.workers import take_device
 from fmnist_pl.training import cluster
 
 
@@ -40,6 +41,7 @@ def attempt(config: DictConfig, folder: Path) -> None:
         from fmnist_pl.training.folder import run
 
         options = resolve(config)
+        take_device(options)
         options.trainer.enable_progress_bar = cluster.is_task()  # the sweep has one
         run(options, folder)
     except KeyboardInterrupt:

@@ -6,7 +6,6 @@ The sweep itself is Hydra's, under any launcher.
 import copy
 import hashlib
 import itertools
-import os
 import re
 from pathlib import Path
 from traceback import format_exc
@@ -23,6 +22,7 @@ from fmnist_pl.options.messages import UserError, fail, refusal
 from fmnist_pl.options.schema import Config
 from fmnist_pl.sweep import batch_script
 from fmnist_pl.sweep.watch import Watch
+from fmnist_pl.sweep.workers import at_once
 
 LONGEST_NAME = 80
 
@@ -59,7 +59,7 @@ def prepare(config: DictConfig) -> int:
     """Check every run of a sweep, name their folders by what varies, share out the cores.
 
     A run gets one thread unless `threads` says otherwise, and a launcher that works in parallel on
-    this machine starts as many runs at once as there are cores for. The threads of a run do not
+    this machine starts as many runs at once as it can take. The threads of a run do not
     depend on how many runs there are: they are part of what it computes.
 
     Args:
@@ -87,7 +87,7 @@ def prepare(config: DictConfig) -> int:
             config.threads = 1
             for_each_run.append("threads=1")
         if hydra.launcher.get("n_jobs") == -1:
-            hydra.launcher.n_jobs = max(1, (os.cpu_count() or 1) // config.threads)
+            hydra.launcher.n_jobs = at_once(config)
         if on_cluster(hydra.launcher):
             lines = batch_script.setup(hydra.launcher, Path(hydra.sweep.dir))
             hydra.launcher.setup = [*(hydra.launcher.setup or []), *lines]
@@ -128,7 +128,7 @@ def check_devices(options: Config, config: DictConfig) -> None:
             raise UserError("trainer.devices and trainer.num_nodes cannot vary in a sweep.")
         if not isinstance(devices, int):
             raise UserError(f"trainer.devices={devices}: SLURM must be told a number.")
-    elif (devices, nodes) != (1, 1):
+    elif (len(devices) if isinstance(devices, list) else devices, nodes) != (1, 1):
         raise UserError(
             f"trainer.devices={devices}, trainer.num_nodes={nodes}: a sweep trains each run on one "
             "device, unless it has hydra/launcher=slurm. Without that, start such runs one by one."

@@ -1,7 +1,8 @@
 """What a run leaves behind, beside checkpoints and table: each a function of what was trained.
 
 A function writes what it has to write into the run's folder and returns what it adds to
-`result.json`. To leave one thing more, add a function and a line to `ARTIFACTS`.
+`result.json`, which `folder.py` writes when all is done. To leave one thing more, add a function
+and a line to `ARTIFACTS`.
 """
 
 from collections.abc import Callable
@@ -22,15 +23,21 @@ from fmnist_pl.training.weights import acc_by_weights
 
 
 def figures(trained: Trained) -> Result:
-    """The figures of training, validation and test."""
+    """The figures of training, validation and test; those of the test in TensorBoard, too."""
+    scalars = {
+        name: value
+        for name, value in trained.figures.items()
+        if name.startswith("test/") and isinstance(value, float)
+    }
+    trained.logger.log_metrics(scalars, len(trained.record.rows))
     return trained.figures
 
 
 def predictions(trained: Trained) -> Result:
     """`logits`, float32 (N, C), and `labels`, int64 (N,), of the test images in order."""
-    _, labels = trained.datamodule.splits["test"]
+    _, labels = trained.test
     arrays = BytesIO()
-    np.savez_compressed(arrays, logits=trained.predictions.logits, labels=labels.cpu())
+    np.savez_compressed(arrays, logits=trained.predictions.logits, labels=labels)
     write_atomically(trained.folder / PREDICTIONS, arrays.getvalue())
     return {}
 
@@ -55,7 +62,7 @@ def embeddings(trained: Trained) -> Result:
 
 def pictures(trained: Trained) -> Result:
     """Curves, accuracies, confusions, mistakes: as files, and in TensorBoard."""
-    images, labels = (tensor.cpu().numpy() for tensor in trained.datamodule.splits["test"])
+    images, labels = (tensor.numpy() for tensor in trained.test)
     rows, folder = trained.record.rows, trained.folder / "figures"
     probabilities = trained.predictions.probabilities
     drawn = gallery.draw(trained.figures, "test", images, labels, probabilities, rows)

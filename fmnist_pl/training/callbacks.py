@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 
 from fmnist_pl.model.classifier import Classifier
 from fmnist_pl.options.messages import UserError
@@ -62,7 +62,10 @@ class Averaging(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
             assert isinstance(pl_module, Classifier)
-            self.average = AveragedModel(pl_module.net)
+            # Lightning moves the net to its device later, and not its copy. And by default a mean
+            # is rounded otherwise on other devices than the CPU.
+            device = trainer.strategy.root_device
+            self.average = AveragedModel(pl_module.net, device, get_swa_avg_fn())
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)

@@ -7,7 +7,7 @@ import re
 import subprocess
 import threading
 import warnings
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,35 @@ def describe_environment(device: torch.device, devices: int) -> dict[str, Any]:
             "cpu": cpu[1] if cpu else platform.processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            **describe_device(device),
             "devices": devices,
         },
         "versions": {
             "python": platform.python_version(),
             **{
-                package: version(package)
+                package: version_of(package)
                 for package in ("fmnist_pl", "torch", "lightning", "torchmetrics", "numpy")
             },
         },
         "git_commit": git_commit(),
         "data_sha256": source.SHA256,
     }
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Name of a device and, if it has memory of its own, GiB of that."""
+    if device.type != "cuda":
+        return {"device": device.type}
+    properties = torch.cuda.get_device_properties(device)
+    return {"device": properties.name, "device_memory_gib": round(properties.total_memory / 2**30)}
+
+
+def version_of(package: str) -> str | None:
+    """Of an installed package; a checkout may be none, but on Python's path."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def git_commit() -> str | None:
@@ -70,6 +86,7 @@ def quieten() -> None:
     for message in (
         ".*does not have many workers.*",
         ".*`srun` command is available.*",
+        ".*AMP with fp16 is not supported on CPU.*",  # told as a refusal
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*is smaller than the logging interval.*",
         ".*LeafSpec.*is deprecated.*",

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 
 from fmnist_pl.config import check_same, resolve
@@ -25,7 +24,7 @@ from fmnist_pl.files import CONFIG, METRICS, PREDICTIONS, RESULT, make_folder, w
 from fmnist_pl.options.messages import InUseError, UserError
 from fmnist_pl.options.schema import Config
 from fmnist_pl.training import cluster
-from fmnist_pl.training.fit import build_trainer, fit_and_test
+from fmnist_pl.training.fit import fit_and_test, prepare
 from fmnist_pl.training.trained import Result
 
 # Seconds to wait for a folder: what was killed ends a moment later, on another node much later.
@@ -68,7 +67,7 @@ def run(config: Config, folder: Path) -> Result:
     with limited(config.time_limit), told_if_refused(folder):
         if cluster.rank():
             if not (folder / RESULT).exists():
-                fit_and_test(config, folder, build_trainer(config, folder))
+                fit_and_test(config, folder, prepare(config, folder))
             return {}
         with locked(folder):
             if config.overwrite and not cluster.requeues():  # a job that comes back goes on
@@ -77,7 +76,7 @@ def run(config: Config, folder: Path) -> Result:
             if (folder / RESULT).exists():
                 check_finished(folder)
             else:
-                trainer = build_trainer(config, folder)
+                trainer = prepare(config, folder)
                 write_atomically(folder / CONFIG, OmegaConf.to_yaml(config))
                 content = json.dumps(fit_and_test(config, folder, trainer), indent=1)
                 write_atomically(folder / RESULT, content + "\n")
@@ -172,7 +171,8 @@ def told_if_refused(folder: Path) -> Iterator[None]:
         reason = error.strerror or error
         raise UserError(f"{path}: {reason}. Once mended, the same command goes on.") from error
     except (MemoryError, RuntimeError) as error:
-        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not is_memory and "can't allocate memory" not in str(error):  # torch's on a CPU
+        # A CPU's words in torch, then those of GPUs and of their libraries.
+        words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in words):
             raise
         raise UserError("out of memory: give a smaller data.batch_size or model.") from error

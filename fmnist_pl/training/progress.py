@@ -3,11 +3,13 @@
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from fmnist_pl.data.datamodule import TrainChunks
 from fmnist_pl.training.checkpoints import Record
+from fmnist_pl.training.environment import describe_device
 
 
 class Progress(ProgressBar):
@@ -31,6 +33,8 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(trainer.train_dataloader, TrainChunks)
         steps = trainer.train_dataloader.num_batches
+        if trainer.is_global_zero:
+            print(f"{self.name} trains on {in_words(trainer)}", flush=True)
         self.bar = tqdm(
             desc=self.name,
             total=(trainer.max_epochs or 0) * steps,
@@ -76,3 +80,12 @@ class Progress(ProgressBar):
                 f"{row['seconds']:.1f} s",
                 flush=True,
             )
+
+
+def in_words(trainer: L.Trainer) -> str:
+    """The devices of a run, as in `2 of NVIDIA H100 (80 GiB), 32-true, 4 threads`."""
+    found = describe_device(trainer.strategy.root_device)
+    memory = f" ({found['device_memory_gib']} GiB)" if "device_memory_gib" in found else ""
+    several = f"{trainer.world_size} of " if trainer.world_size > 1 else ""
+    threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+    return f"{several}{found['device']}{memory}, {trainer.precision}, {threads}"

@@ -9,9 +9,10 @@ import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
-from fmnist_pl.data.datamodule import FashionMNIST
-from fmnist_pl.model.classifier import Classifier, acc_per_class
-from fmnist_pl.model.inference import Predictions
+from fmnist_pl.data.datamodule import Batch, EvalBatches, FashionMNIST, limited
+from fmnist_pl.data.protocol import EVAL_BATCH_SIZE
+from fmnist_pl.model.classifier import Classifier
+from fmnist_pl.model.inference import Predictions, evaluate
 from fmnist_pl.options.schema import Config
 from fmnist_pl.training.checkpoints import Record, Row
 
@@ -25,7 +26,7 @@ class Trained:
     config: Config
     folder: Path
     trainer: L.Trainer
-    classifier: Classifier  # with the weights that were tested, single precision, evaluation mode
+    classifier: Classifier  # as the checkpoint that was tested has it, on the CPU
     datamodule: FashionMNIST
     record: Record
     average: nn.Module  # the net with the mean of the weights of the second half of the epochs
@@ -34,6 +35,12 @@ class Trained:
     @property
     def logger(self) -> TensorBoardLogger:
         return cast(TensorBoardLogger, self.trainer.logger)
+
+    @cached_property
+    def test(self) -> Batch:
+        """The test images and their labels, on the CPU."""
+        images, labels = self.datamodule.splits["test"]
+        return images.cpu(), labels.cpu()
 
     @property
     def tested(self) -> Row:
@@ -45,11 +52,11 @@ class Trained:
     def figures(self) -> Result:
         """What was run and what came out; names with a slash are those of `metrics.csv`."""
         config, record = self.config, self.record
-        confusion = self.classifier.confusion["test"].cpu()
-        per_class = acc_per_class(confusion).tolist()
+        batches = limited(len(EvalBatches(*self.test)), config.trainer.limit_test_batches)
+        shown = slice(batches * EVAL_BATCH_SIZE)
+        predictions = Predictions(*(array[shown] for array in self.predictions))
+        test = evaluate(self.classifier, predictions, self.test[1][shown], "test")
         seconds = sum(row["seconds"] for row in record.rows)
-        metrics = self.trainer.callback_metrics
-        parameters = self.classifier.parameters()
         return {
             "name": config.name,
             "model": config.model.name,
@@ -58,12 +65,10 @@ class Trained:
             "augment": config.augment.name,
             "embeddings": config.embeddings,
             "epochs": len(record.rows),
-            "parameters": sum(p.numel() for p in parameters if p.requires_grad),
+            "parameters": test["parameters"],
             "tested_checkpoint": config.test.checkpoint,
             **{name: value for name, value in self.tested.items() if "/" in name},
-            **{k: v.item() for k, v in metrics.items() if k.startswith("test/")},
-            "test/acc_per_class": dict(zip(config.classes, per_class, strict=True)),
-            "test/confusion_matrix": confusion.tolist(),
+            **{name: value for name, value in test.items() if "/" in name},
             "best_epoch": record.best_row["epoch"],
             "best_val_acc": record.best_row["val/acc"],
             "seconds": seconds,

@@ -27,11 +27,11 @@ def acc_by_weights(trained: Trained) -> dict[str, float]:
         and, for a net with batch norm, `last_fresh_bn`: the last epoch's, likewise anew.
     """
     record, datamodule = trained.record, trained.datamodule
-    images, labels = datamodule.splits["test"]
-    right = trained.predictions.logits.argmax(1) == labels.cpu().numpy()
+    images, labels = trained.test
+    right = trained.predictions.logits.argmax(1) == labels.numpy()
 
     def load(path: Path) -> nn.Module:
-        return load_classifier(path).net.to(images.device)
+        return load_classifier(path).net
 
     test = EvalBatches(images, labels)
     last_is_best = record.best_row is record.rows[-1]
@@ -49,17 +49,20 @@ def acc_by_weights(trained: Trained) -> dict[str, float]:
 
 @torch.no_grad()
 def refreshed(net: nn.Module, datamodule: FashionMNIST) -> nn.Module:
-    """The net with batch-norm averages of its own weights, over augmented training images."""
+    """The net with batch-norm averages of its own weights, over augmented training images.
+
+    They are estimated where the images are; the net that comes back is on the CPU.
+    """
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     batches = chain.from_iterable(datamodule.train_dataloader()) if norms else ()
-    net.train()
+    net.to(datamodule.splits["train"][0].device).train()
     for i, (images, _) in enumerate(
         islice(batches, -(-FRESH_IMAGES // datamodule.data.batch_size)), 1
     ):
         for norm in norms:
             norm.momentum = 1 / i  # so the running averages are plain ones
         net(images)
-    return net
+    return net.cpu()
 
 
 @torch.inference_mode()

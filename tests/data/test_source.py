@@ -369,16 +369,16 @@ def put_commands(folder: Path, **scripts: str) -> None:
 
 
 def test_apt_serves_where_no_mirror_does(cache: Path, tmp_path: Path) -> None:
-    source = put(tmp_path / "source", TINY, gz=True)
-    dpkg_deb = DPKG_DEB.format(target=source.DEBIAN_FOLDER, source=source)
+    package = put(tmp_path / "source", TINY, gz=True)
+    dpkg_deb = DPKG_DEB.format(target=source.DEBIAN_FOLDER, source=package)
     put_commands(tmp_path / "bin", apt_get=APT_GET, dpkg_deb=dpkg_deb)
     assert is_tiny(source.load())
     assert snapshot(cache) == TINY | {".lock": b""}
 
 
 def test_wrong_file_in_the_package_is_refused(cache: Path, tmp_path: Path) -> None:
-    source = put(tmp_path / "source", TINY | {NAMES[1]: b"?"}, gz=True)
-    dpkg_deb = DPKG_DEB.format(target=source.DEBIAN_FOLDER, source=source)
+    package = put(tmp_path / "source", TINY | {NAMES[1]: b"?"}, gz=True)
+    dpkg_deb = DPKG_DEB.format(target=source.DEBIAN_FOLDER, source=package)
     put_commands(tmp_path / "bin", apt_get=APT_GET, dpkg_deb=dpkg_deb)
     with pytest.raises(UserError, match=f"apt-get download.*does not hold {NAMES[1]}"):
         source.load()

@@ -68,5 +68,5 @@ def test_help_answers_at_once(command: str) -> None:
         "python -m fmnist_pl.options",
     ):
         assert " ".join(said.split()) in " ".join(done.stdout.split())
-    assert re.search(r"\| +fmnist_pl\.cli$", done.stderr, re.MULTILINE)
+    assert re.search(r"\| +fmnist_pl\.options\.command$", done.stderr, re.MULTILINE)
     assert not re.search(r"\| +(torch|lightning|scipy|matplotlib)$", done.stderr, re.MULTILINE)

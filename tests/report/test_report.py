@@ -269,7 +269,9 @@ def test_command_of_other_runs_reads_their_options(made_up, tmp_path: Path) -> N
     [variant] = read_sweep([folder]).variants
     python, flag, code = shlex.split(command(variant))
     assert (python, flag) == ("python", "-c")
-    code = code.replace("from fmnist_pl.run import run", "run = lambda *run: runs.append(run)")
+    code = code.replace(
+        "from fmnist_pl.training.folder import run", "run = lambda *run: runs.append(run)"
+    )
     exec(compile(code, "command", "exec"), names := {"runs": []})
     [(again, where)] = names["runs"]
     assert where == Path("runs/again-0")
@@ -286,7 +288,7 @@ def test_help_answers_at_once() -> None:
     words = [sys.executable, "-X", "importtime", "-m", "fmnist_pl.report", "--help"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "python -m fmnist_pl.report runs/six_models" in done.stdout
-    assert re.search(r"\| +fmnist_pl\.cli$", done.stderr, re.MULTILINE)
+    assert re.search(r"\| +fmnist_pl\.options\.messages$", done.stderr, re.MULTILINE)
     assert not re.search(r"\| +(torch|scipy|matplotlib|jinja2)$", done.stderr, re.MULTILINE)
 
 

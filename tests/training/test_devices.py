@@ -17,7 +17,8 @@ from fmnist_pl.model.inference import evaluate, load_classifier, predict
 from fmnist_pl.model.nets import Block
 from fmnist_pl.options.messages import UserError
 from fmnist_pl.options.schema import Data
-from fmnist_pl.training.folder import run
+from fmnist_pl.training.fit import prepare
+from fmnist_pl.training.folder import run, told_if_refused
 from tests.training.test_folder import TINY, figures, metrics
 
 SHORT = (*TINY, "model=cnn_bn", "trainer.max_epochs=1", "trainer.limit_train_batches=5")
@@ -144,6 +145,48 @@ def test_devices_that_are_not_there_are_refused(
     with pytest.raises(UserError, match=said):
         run(configured(*SHORT, *options), tmp_path)
     assert not (tmp_path / "config.yaml").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_precision_that_the_device_has_not_is_refused(tmp_path: Path, configured: Any) -> None:
+    with pytest.raises(UserError, match=r"16-mixed: cpu cannot; trainer\.precision=bf16-mixed"):
+        run(configured(*SHORT, "trainer.precision=16-mixed"), tmp_path)
+    assert not (tmp_path / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("precision", ["high", "highest"])
+def test_single_precision_is_single_unless_asked_otherwise(
+    tmp_path: Path, configured: Any, precision: str
+) -> None:
+    torch.backends.cudnn.allow_tf32 = precision == "highest"  # as an earlier run may have left it
+    prepare(configured(*SHORT, f"float32_matmul_precision={precision}"), tmp_path)
+    assert torch.backends.cudnn.allow_tf32 == (precision == "high")
+    assert torch.get_float32_matmul_precision() == precision
+    prepare(configured(*SHORT), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+)
+def test_memory_that_is_full_on_any_device_is_one_message(tmp_path: Path, error: Exception) -> None:
+    with (
+        pytest.raises(UserError, match=r"out of memory.*data\.batch_size"),
+        told_if_refused(tmp_path),
+    ):
+        raise error
+
+
+def test_a_run_says_what_it_trains_on(
+    tmp_path: Path, configured: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(configured(*SHORT, "trainer.limit_train_batches=1"), tmp_path)
+    assert "cnn_bn-0 trains on cpu, 32-true, 1 thread\n" in capsys.readouterr().out
 
 
 def test_a_requeue_too_many_is_refused(

@@ -1,0 +1,47 @@
+"""How many runs of a sweep this machine takes at once, and which device each worker trains on."""
+
+from multiprocessing import current_process, parent_process
+
+from joblib import cpu_count
+from omegaconf import DictConfig
+
+from fmnist_pl.options.schema import Config
+
+GIB_OF_A_RUN = 2  # an estimate: CUDA's context and libraries, the data set twice, a net
+
+
+def at_once(config: DictConfig) -> int:
+    """As many runs as there are cores for and, where they train on GPUs, as those take.
+
+    Args:
+        config: of the sweep, with the `threads` of each run.
+    """
+    runs = cpu_count() // config.threads  # as affinity and containers allow
+    if devices := device_count(config.trainer.accelerator):
+        runs = min(runs, devices * (config.runs_per_device or room(runs)))
+    return max(1, int(runs))
+
+
+def take_device(options: Config) -> None:
+    """Give this worker's run the next of several devices; which one is no part of what it is."""
+    devices = device_count(options.trainer.accelerator)
+    if parent_process() and options.trainer.devices == 1 and devices > 1:
+        number = current_process()._identity[-1]  # the first worker's is 1
+        options.trainer.devices = [(number - 1) % devices]
+
+
+def device_count(accelerator: str) -> int:
+    """How many devices there are beside the CPU, if that is not what was asked for."""
+    if accelerator == "cpu":
+        return 0
+    import torch
+
+    return torch.accelerator.device_count()
+
+
+def room(most: int) -> int:
+    """How many runs the memory of each GPU holds; `most` where it is the CPU's."""
+    from torch import cuda
+
+    sizes = [cuda.get_device_properties(i).total_memory for i in range(cuda.device_count())]
+    return max(1, min(sizes, default=most * GIB_OF_A_RUN << 30) // (GIB_OF_A_RUN << 30))
