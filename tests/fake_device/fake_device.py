@@ -28,6 +28,9 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -35,6 +38,7 @@ from typing import Any
 
 import torch
 
+CONNECTOR = "lightning.pytorch.trainer.connectors.accelerator_connector"
 SOURCE = Path(__file__).with_name("fake_device.cpp")
 CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)
 NOBODY = CALLBACK()
@@ -99,7 +103,10 @@ def install() -> None:
     torch.utils.rename_privateuse1_backend("fake")
     torch._register_device_module("fake", device_module(library))
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
-    register_with_lightning()
+    if CONNECTOR in sys.modules:
+        register_with_lightning()
+    else:
+        sys.meta_path.insert(0, Registration())
     if folder := os.environ.get("FAKE_DEVICE_LOG"):
         listen(library, Path(folder))
 
@@ -186,6 +193,26 @@ def place() -> tuple[str, str]:
         "autograd",
     )
     return "fit" if fitting else "-", where
+
+
+class Registration(MetaPathFinder):
+    """Registers the device as soon as Lightning has what it takes: torch comes before it."""
+
+    def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
+        if name != CONNECTOR:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            register_with_lightning()
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
 
 
 def register_with_lightning() -> None:

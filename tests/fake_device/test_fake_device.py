@@ -307,21 +307,26 @@ def test_killed_it_goes_on_here_or_there(
 
 
 def test_a_run_stays_on_the_device_it_is_given(finished: Finished) -> None:
-    second = ("trainer.devices='1,'", ON_FAKE)
+    second = ("trainer.devices=[1]", ON_FAKE)
     folder = finished(*OPTIONS["cnn_bn_dropout_l1"], *second, devices=TWO)
     assert {event["device"] for event in log_of(folder)} == {"1"}
     assert_same_run(folder, finished(*OPTIONS["cnn_bn_dropout_l1"], ON_CPU))
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn_bn"])
-def test_a_device_without_float64_and_batch_norm_statistics(model: str, finished: Finished) -> None:
-    folder = finished(*OPTIONS[model], ON_FAKE, devices=MPS)
-    on_cpu = finished(*OPTIONS[model], ON_CPU)
-    if model == "mlp":
-        assert_same_run(folder, on_cpu)
-    else:  # the moments are summed in another order
-        assert figures(folder)["train/loss"] == pytest.approx(figures(on_cpu)["train/loss"], 1e-3)
-        assert_figures_agree(folder)
+def test_a_device_without_float64(finished: Finished) -> None:
+    folder = finished(*OPTIONS["mlp"], ON_FAKE, devices=MPS)
+    assert_same_run(folder, finished(*OPTIONS["mlp"], ON_CPU))
+
+
+def test_a_device_without_batch_norm_statistics(finished: Finished) -> None:
+    options = (*OPTIONS["cnn_bn"], "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    folder, on_cpu = finished(*options, ON_FAKE, devices=MPS), finished(*options, ON_CPU)
+    ours, others = figures(folder), figures(on_cpu)
+    # The moments are summed in another order; Adam's steps make much of that where a gradient is 0.
+    assert ours["train/loss"] == pytest.approx(others["train/loss"], rel=1e-5)
+    for name in ("val/loss", "test/loss"):
+        assert ours[name] == pytest.approx(others[name], rel=1e-2)
+    assert_figures_agree(folder)
 
 
 def test_a_device_that_rounds_tests_as_evaluate_does(finished: Finished) -> None:
@@ -409,7 +414,7 @@ def test_each_worker_of_a_sweep_has_a_device(swept: Swept) -> None:
     used = [
         {line.split("\t")[1] for line in file.read_text().splitlines()} for file in log.iterdir()
     ]
-    assert sorted(devices for devices in used if devices) == [{"0"}, {"1"}]
+    assert sorted(map(sorted, filter(None, used))) == [["0"], ["1"]]
 
 
 @pytest.fixture
