@@ -49,6 +49,7 @@ ReturnToService=2
 KillWait=5
 SlurmdTimeout=60
 MinJobAge=3600
+GresTypes=gpu,shard
 {nodes}
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE DefMemPerCPU=1000
 """
@@ -106,7 +107,7 @@ def configure(folder: Path) -> None:
         port = free.getsockname()[1]
     nodes = "\n".join(
         f"NodeName=node{i} NodeHostname=node{i} NodeAddr=127.0.0.1 Port={port + i} CPUs={CPUS} "
-        f"RealMemory={MEGABYTES}"
+        f"RealMemory={MEGABYTES} Gres=gpu:1,shard:4"
         for i in range(1, NODES + 1)
     )
     for name in ("bin", "state", *(f"node{i}" for i in range(1, NODES + 1))):
@@ -114,6 +115,7 @@ def configure(folder: Path) -> None:
     host, user = socket.gethostname().partition(".")[0], getpass.getuser()
     text = CONFIG.format(folder=folder, host=host, port=port, user=user, nodes=nodes)
     (folder / "slurm.conf").write_text(text)
+    (folder / "gres.conf").write_text("Name=gpu File=/dev/null\nName=shard Count=4\n")
     for name, script in (("prolog", PROLOG), ("sacct", SACCT)):
         (folder / "bin" / name).write_text(script)
         (folder / "bin" / name).chmod(0o755)

@@ -83,7 +83,8 @@ def test_a_sweep_is_an_array_that_ends_in_a_report(tmp_path: Path, configured: A
     from fmnist_pl.training.folder import run
 
     folder = tmp_path / "sweep"
-    submitted = sweep(folder, "model=mlp", "seed=0,1", "optimizer.lr=0.001,1e30")
+    share = "hydra.launcher.gres=shard:1"  # of a GPU, which no run looks for here
+    submitted = sweep(folder, "model=mlp", "seed=0,1", "optimizer.lr=0.001,1e30", share)
     wait_for(lambda: len(states()) > 1, seconds=180)
     submitted.kill()  # the terminal has gone
     submitted.wait()
@@ -97,6 +98,7 @@ def test_a_sweep_is_an_array_that_ends_in_a_report(tmp_path: Path, configured: A
     assert sorted(rows.values()) == ["failed", "failed", "finished", "finished"]
     assert "training diverged" in (folder / "report.html").read_text()
     [array] = [path.name for path in (folder / ".submitit").iterdir() if path.name.isdigit()]
+    assert field(f"{array}_0", "TresPerNode") == "gres:shard:1"
     done = sorted(field(f"{array}_{task}", "JobState") for task in range(4))
     assert done == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"]
 
