@@ -1,6 +1,6 @@
 """What happens after every epoch, beside checkpoints and progress: one concern a callback.
 
-Lightning calls them before the checkpoint is written, which then has what they keep.
+Lightning calls them before the checkpoint is written, in the order in which they are listed.
 """
 
 import math
@@ -24,8 +24,9 @@ class Divergence(L.Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        for name, value in trainer.callback_metrics.items():
-            if not math.isfinite(value):
+        figures = trainer.callback_metrics
+        for name in sorted(figures, key=lambda name: name.partition("/")[0]):  # train, then val
+            if not math.isfinite(value := figures[name]):
                 raise UserError(
                     f"{name} is {value.item()} after epoch {trainer.current_epoch + 1}: training "
                     "diverged. A smaller optimizer.lr may help; it takes a new folder, or "
@@ -34,9 +35,11 @@ class Divergence(L.Callback):
 
 
 class Histograms(L.Callback):
-    """TensorBoard's histograms of the weights."""
+    """TensorBoard's histograms of the weights of every checkpoint, which are finite."""
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         assert isinstance(pl_module, Classifier)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
