@@ -47,7 +47,7 @@ class Classifier(L.LightningModule):
         self.class_names = list(classes)
         torch.manual_seed(derive_seed(seed))
         self.net = nets.build_net(self.options, len(classes))
-        # By stage (train, val, test): logits, labels and penalties of each step of the epoch.
+        # By stage, train or val: logits, labels and penalties of each step of the epoch.
         self.outputs: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = defaultdict(list)
         # By stage: int64 (C, C), rows are true classes, columns predictions.
         self.confusion: dict[str, Tensor] = {}
@@ -84,9 +84,6 @@ class Classifier(L.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.step("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.step("test", batch)
-
     def on_train_epoch_start(self) -> None:
         # Dropout, too, depends on (seed, epoch) alone, so that a resumed run repeats it.
         torch.manual_seed(derive_seed(self.seed, self.current_epoch, self.global_rank))
@@ -96,9 +93,6 @@ class Classifier(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.log_epoch("val")
-
-    def on_test_epoch_end(self) -> None:
-        self.log_epoch("test")
 
     def log_epoch(self, stage: str) -> None:
         """Loss (total, cross-entropy, penalty) and accuracy over all images of the epoch.
@@ -118,11 +112,10 @@ class Classifier(L.LightningModule):
             torch.cat(outputs).cpu() for outputs in zip(*self.outputs.pop(stage), strict=True)
         )
         figures, self.confusion[stage] = figures_of(logits, labels, penalties, reduce)
-        epochs = self.current_epoch + (stage != "test")  # the test comes after the last
         self.log_dict(
             {
                 **{f"{stage}/{name}": figure for name, figure in figures.items()},
-                "step": float(epochs),  # Lightning: the loggers' x axis
+                "step": float(self.current_epoch + 1),  # Lightning: the loggers' x axis
             }
         )
 
