@@ -179,7 +179,8 @@ def test_a_cancelled_job_does_not_come_back(tmp_path: Path) -> None:
 def test_several_processes_train_one_run(tmp_path: Path, configured: Any) -> None:
     from fmnist_pl.training.folder import run
 
-    short = ("model=cnn_bn", "trainer.max_epochs=1", "trainer.limit_train_batches=5")
+    # Of one step: from there Adam makes much of rounding where a gradient is 0.
+    short = ("model=cnn_bn", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
     one_node, two_nodes = tmp_path / "one_node", tmp_path / "two_nodes"
     submitted = sweep(one_node, *short, "trainer.devices=2")
     job = sbatch(two_nodes, *short, "trainer.num_nodes=2", options=("--nodes=2",))
@@ -193,10 +194,10 @@ def test_several_processes_train_one_run(tmp_path: Path, configured: Any) -> Non
         together = figures(folder)
         assert together["hardware"]["devices"] == 2
         [row], [row_alone] = metrics(folder), metrics(tmp_path / "alone")
-        assert row["images"] == row_alone["images"] == "160"
-        # The same images in the same batches: a sum in another order is all that differs.
-        assert together["train/loss"] == pytest.approx(alone["train/loss"], abs=1e-3)
-        assert together["val/loss"] == pytest.approx(alone["val/loss"], abs=1e-3)
+        assert row["images"] == row_alone["images"] == "32"
+        # The same images in the same batch: a sum in another order is all that differs.
+        assert together["train/loss"] == pytest.approx(alone["train/loss"], rel=1e-5)
+        assert together["val/loss"] == pytest.approx(alone["val/loss"], abs=1e-2)
         assert json.loads((folder / "result.json").read_text())["test/acc_by_weights"].keys() == (
             alone["test/acc_by_weights"].keys()
         )
