@@ -143,7 +143,7 @@ def train(
     Classifier.configure_callbacks = lambda self: callbacks  # type: ignore[method-assign]
     config = configuration(
         model,
-        *(bench.accelerator(), *bench.words, "threads=1", "trainer.enable_progress_bar=false"),
+        *(bench.accelerator(), *bench.words, "trainer.enable_progress_bar=false"),
         *("trainer.max_epochs=1", f"trainer.limit_train_batches={steps}"),
         *("trainer.limit_val_batches=1", *words),
     )

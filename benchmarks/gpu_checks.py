@@ -147,7 +147,7 @@ def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> int:
 def resume(bench: Bench) -> Figures:
     """The command, killed in mid-training and given again, beside a run that was left alone."""
     words = [
-        *("embeddings=none", bench.accelerator(), *bench.words, "threads=1"),
+        *("embeddings=none", bench.accelerator(), *bench.words),
         *("trainer.max_epochs=5", f"trainer.limit_train_batches={bench.pick(500, 40)}"),
         *("trainer.limit_val_batches=4", "trainer.limit_test_batches=4"),
     ]
@@ -178,7 +178,7 @@ def agreement(bench: Bench) -> Figures:
     folder = bench.folder / "agreement"
     config = configuration(
         bench.pick("cnn", "mlp"),
-        *(bench.accelerator(), *bench.words, "threads=1", "trainer.enable_progress_bar=false"),
+        *(bench.accelerator(), *bench.words, "trainer.enable_progress_bar=false"),
         *("trainer.max_epochs=1", f"trainer.limit_train_batches={bench.pick(1.0, 100)}"),
     )
     result = run(config, folder)

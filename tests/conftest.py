@@ -31,5 +31,5 @@ def finished_run(
 
     folder = tmp_path_factory.mktemp("runs") / "mlp-0"
     overrides = ("model=mlp", "seed=0", "trainer.max_epochs=2", "trainer.limit_train_batches=300")
-    run(configured(*overrides, "threads=1", "embeddings=none"), folder)
+    run(configured(*overrides, "embeddings=none"), folder)
     return folder

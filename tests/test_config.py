@@ -132,5 +132,5 @@ def test_what_a_run_computes_is_its_identity() -> None:
     plain = identity(configured())
     same = ["data.root=/somewhere", "overwrite=true", "trainer.enable_progress_bar=false"]
     assert identity(configured(*same)) == plain
-    for other in ("seed=1", "model=cnn", "augment=none", "trainer.max_epochs=3", "threads=1"):
+    for other in ("seed=1", "model=cnn", "augment=none", "trainer.max_epochs=3", "threads=2"):
         assert identity(configured(other)) != plain

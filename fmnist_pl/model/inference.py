@@ -1,11 +1,13 @@
 """A finished classifier at work: load a checkpoint, predict images, count what is right.
 
-All of it is done on the CPU in single precision, whatever trained the weights: so the figures of a
-run are those of its checkpoint, on every machine that loads it.
+All of it is done on the CPU, in single precision and on one thread, whatever trained the weights:
+so the figures of a run are those of its checkpoint, on every machine that loads it.
 
 The same split, grouping and formulas as in the run, so that the figures are the run's.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
@@ -85,6 +87,18 @@ def load_split(classifier: Classifier, split: str, root: str | None = None) -> B
     return datamodule.splits[split]
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """On several threads sums are made in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 @torch.inference_mode()
 def predict(classifier: Classifier, images: Tensor | NDArray[np.uint8]) -> Predictions:
     """Logits and embeddings of images, uint8 (N, 28, 28)."""
@@ -112,6 +126,7 @@ def embed(
     return Embedded(images.cpu().numpy(), labels.cpu().numpy(), embeddings, logits.argmax(1))
 
 
+@one_thread()
 @torch.inference_mode()
 def evaluate(
     classifier: Classifier, predictions: Predictions, labels: Tensor, split: str

@@ -102,7 +102,9 @@ class Config:
         choices=("none", "test", "all"),
     )
     seed: int = option(0, "Seed of initial weights, order, augmentation, dropout.", ge=0, lt=2**32)
-    threads: int | None = option(None, "CPU threads; null: one for each core.", ge=1, le=1024)
+    threads: int | None = option(
+        1, "CPU threads; more only help where nothing else runs. null: all cores.", ge=1, le=1024
+    )
     float32_matmul_precision: str = option(
         "highest",
         "Of 32-true on a GPU: high and medium let it round factors, as to TF32.",

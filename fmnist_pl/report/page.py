@@ -147,8 +147,8 @@ def command(variant: Variant) -> str:
         for key, value in own[name].items():
             if value != standard[name][key] and key not in ("root", "enable_progress_bar"):
                 words.append(shlex.quote(f"{name}.{key}={json.dumps(value).strip(chr(34))}"))
-    if config.threads:
-        words.append(f"threads={config.threads}")
+    if config.threads != Config(name="").threads:
+        words.append(f"threads={json.dumps(config.threads)}")
     return " ".join(words)
 
 

@@ -58,9 +58,9 @@ def without_hydra(config: DictConfig) -> DictConfig:
 def prepare(config: DictConfig) -> int:
     """Check every run of a sweep, name their folders by what varies, share out the cores.
 
-    A run gets one thread unless `threads` says otherwise, and a launcher that works in parallel on
-    this machine starts as many runs at once as it can take. The threads of a run do not
-    depend on how many runs there are: they are part of what it computes.
+    A launcher that works in parallel on this machine starts as many runs at once as it can take.
+    The threads of a run do not depend on how many runs there are: they are part of what it
+    computes.
 
     Args:
         config: of the whole sweep; changed in place.
@@ -83,9 +83,6 @@ def prepare(config: DictConfig) -> int:
     varying = [key for key, override in overrides.items() if override.is_sweep_override()]
     with open_dict(config):
         for_each_run.append(f"hydra.sweep.subdir='${{run_name:{','.join(varying)}}}'")
-        if config.threads is None:
-            config.threads = 1
-            for_each_run.append("threads=1")
         if hydra.launcher.get("n_jobs") == -1:
             hydra.launcher.n_jobs = at_once(config)
         if on_cluster(hydra.launcher):

@@ -16,7 +16,7 @@ def at_once(config: DictConfig) -> int:
     Args:
         config: of the sweep, with the `threads` of each run.
     """
-    runs = cpu_count() // config.threads  # as affinity and containers allow
+    runs = cpu_count() // (config.threads or cpu_count())  # as affinity and containers allow
     if devices := device_count(config.trainer.accelerator):
         runs = min(runs, devices * (config.runs_per_device or room(runs)))
     return max(1, int(runs))

@@ -21,11 +21,12 @@ from fmnist_pl.model.nets import build_net, penalty
 from fmnist_pl.options.messages import UserError
 from fmnist_pl.options.schema import Config
 from fmnist_pl.training import cluster
-from fmnist_pl.training.environment import quieten
+from fmnist_pl.training.environment import keep_memory, quieten
 
 # What Lightning makes of devices there are not.
 REFUSALS = (ImportError, MisconfigurationException, RuntimeError, TypeError, ValueError)
 TRIED = ("cpu", "cuda")  # kinds of device that have all that a run needs
+ALL_THREADS = torch.get_num_threads()
 
 
 def build_trainer(config: Config, folder: Path, callbacks: Sequence[L.Callback]) -> L.Trainer:
@@ -36,10 +37,11 @@ def build_trainer(config: Config, folder: Path, callbacks: Sequence[L.Callback])
             that the run needs.
     """
     quieten()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-        os.environ["OMP_NUM_THREADS"] = str(config.threads)  # for processes that Lightning starts
+    keep_memory()
     # A process may serve several runs.
+    threads = config.threads or ALL_THREADS
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for processes that Lightning starts
     torch.set_float32_matmul_precision(config.float32_matmul_precision)
     torch.backends.cudnn.allow_tf32 = config.float32_matmul_precision != "highest"
 

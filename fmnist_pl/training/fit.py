@@ -1,5 +1,6 @@
 """One run from configuration to result: train, test, and leave all that a run leaves."""
 
+import gc
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -48,12 +49,15 @@ def fit_and_test(config: Config, folder: Path, trainer: L.Trainer) -> Result:
     assert trainer.logger
     trainer.logger.log_hyperparams(hyperparameters(config))
     checkpoint = resumable(record.last, classifier)
+    gc.freeze()  # what is there by now stays: looking for garbage in it takes a tenth of a step
     try:
         trainer.fit(classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
         if isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+    finally:
+        gc.unfreeze()
     tested = load_classifier(record.best if config.test.checkpoint == "best" else record.last)
     predictions = predict(tested, datamodule.splits["test"][0])
     average = averaging.net.float()  # in whatever precision it was trained

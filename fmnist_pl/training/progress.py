@@ -4,10 +4,12 @@ from typing import Any
 
 import lightning as L
 import torch
+from joblib import cpu_count
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from fmnist_pl.data.datamodule import TrainChunks
+from fmnist_pl.model.classifier import Classifier
 from fmnist_pl.training.checkpoints import Record
 from fmnist_pl.training.environment import describe_device
 
@@ -34,7 +36,7 @@ class Progress(ProgressBar):
         assert isinstance(trainer.train_dataloader, TrainChunks)
         steps = trainer.train_dataloader.num_batches
         if trainer.is_global_zero:
-            print(f"{self.name} trains on {in_words(trainer)}", flush=True)
+            print(f"{self.name} trains on {in_words(trainer)}{advice(trainer)}", flush=True)
         self.bar = tqdm(
             desc=self.name,
             total=(trainer.max_epochs or 0) * steps,
@@ -80,6 +82,16 @@ class Progress(ProgressBar):
                 f"{row['seconds']:.1f} s",
                 flush=True,
             )
+
+
+def advice(trainer: L.Trainer) -> str:
+    """What more threads would bring, where they would."""
+    assert isinstance(trainer.lightning_module, Classifier)
+    convolves = bool(trainer.lightning_module.options.channels)
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    if on_cpu and convolves and torch.get_num_threads() == 1 < cpu_count():
+        return " (threads=2 is faster where nothing else runs)"
+    return ""
 
 
 def in_words(trainer: L.Trainer) -> str:

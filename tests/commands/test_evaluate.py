@@ -78,6 +78,23 @@ def test_validation_gives_the_figures_of_the_last_epoch(finished_run: Path) -> N
         assert result[f"val/{name}"] == pytest.approx(run[f"val/{name}"], abs=1e-9)
 
 
+def test_predictions_do_not_depend_on_the_threads_of_the_process(configured: Any) -> None:
+    config = configured("model=cnn_bn_dropout_l1")
+    net = Classifier(asdict(config.model), config.classes, asdict(config.optimizer)).eval()
+    images = source.load().test_images[:500]
+    labels = torch.arange(500) % 10
+    threads, given = torch.get_num_threads(), []
+    for number in (1, 2, 3):
+        torch.set_num_threads(number)
+        predictions = inference.predict(net, images)
+        given.append((predictions, inference.evaluate(net, predictions, labels, "test")))
+        assert torch.get_num_threads() == number
+    torch.set_num_threads(threads)
+    for predictions, figures in given[1:]:
+        np.testing.assert_array_equal(predictions.logits, given[0][0].logits)
+        assert figures == given[0][1]
+
+
 @pytest.fixture
 def three_class(configured: Callable[..., Any]) -> Classifier:
     """Not trained, of another split than usual, and with a penalty."""

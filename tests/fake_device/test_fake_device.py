@@ -42,7 +42,6 @@ SHORT = (
     "trainer.max_epochs=2",
     "trainer.limit_train_batches=36",  # two chunks
     "trainer.limit_val_batches=2",
-    "threads=1",
     "embeddings=none",
 )
 FEW_TEST_IMAGES = 1_000

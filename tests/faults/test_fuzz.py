@@ -113,7 +113,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def works_or_is_refused(given: list[str]) -> None:
-    quick = ["model=mlp", "model.hidden=[4]", "embeddings=none", "threads=1"]
+    quick = ["model=mlp", "model.hidden=[4]", "embeddings=none"]
     quick += ["trainer.enable_progress_bar=false", *given, "trainer.fast_dev_run=true"]
     with initialize_config_dir(CONF_DIR, version_base="1.3"):
         try:

@@ -47,8 +47,8 @@ def test_a_row_says_what_the_schema_says() -> None:
         "| `model.hidden` | list[int] | `[128]` | at least 1 and at most 65536 "
         "| Units of each hidden dense layer. | yes |",
         "| `overwrite` | bool | `false` |  | Start anew in a folder that has a run. | no |",
-        "| `threads` | int or null | `null` | at least 1 and at most 1024 "
-        "| CPU threads; null: one for each core. | yes |",
+        "| `threads` | int or null | `1` | at least 1 and at most 1024 "
+        "| CPU threads; more only help where nothing else runs. null: all cores. | yes |",
         "| `cutout.max_value` | float | `0.02` | at least 0 and at most 1 "
         "| Paint uniform in [0, max_value]. | yes |",
     ):

@@ -217,10 +217,10 @@ def test_a_sweep_killed_three_times_ends_the_same(tmp_path: Path, configured: An
         assert figures(killed / one) == figures(undisturbed / one), one
         assert metrics(killed / one) == metrics(undisturbed / one), one
 
-    # A run alone has the same figures, at the same number of threads.
+    # A run alone has the same figures.
     from fmnist_pl.training.folder import run
 
-    alone = ("model=cnn_bn_dropout", "seed=1", "threads=1", *overrides[2:])
+    alone = ("model=cnn_bn_dropout", "seed=1", *overrides[2:])
     run(configured(*alone), tmp_path / "alone")
     assert figures(tmp_path / "alone") == figures(undisturbed / "cnn_bn_dropout-1")
 

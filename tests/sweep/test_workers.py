@@ -34,6 +34,7 @@ def machine(
         (16, 0, (), {}, 16),
         (16, 0, (), {"threads": 4}, 4),
         (1, 0, (), {"threads": 2}, 1),
+        (16, 0, (), {"threads": None}, 1),
         (16, 4, (80,) * 4, {"runs_per_device": 1}, 4),
         (16, 4, (80,) * 4, {"runs_per_device": 2}, 8),
         (16, 4, (80,) * 4, {"runs_per_device": 9}, 16),  # more than there are cores for
@@ -53,7 +54,7 @@ def test_as_many_as_cores_devices_and_memory_allow(
     expected: int,
 ) -> None:
     machine(monkeypatch, cores, devices, memory)
-    config = OmegaConf.merge(Config, {"name": "x", "threads": 1}, overrides)
+    config = OmegaConf.merge(Config, {"name": "x"}, overrides)
     assert workers.at_once(config) == expected
 
 
@@ -63,7 +64,7 @@ def test_cores_are_those_that_the_process_was_given() -> None:
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
         "from omegaconf import OmegaConf; from fmnist_pl.options.schema import Config;"
         "from fmnist_pl.sweep.workers import at_once;"
-        "print(at_once(OmegaConf.merge(Config, {'name': 'x', 'threads': 1})))"
+        "print(at_once(OmegaConf.merge(Config, {'name': 'x'})))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

@@ -97,7 +97,7 @@ def test_two_processes_train_on_the_batches_of_one(tmp_path: Path, configured: A
 
 @pytest.mark.slow
 def test_two_processes_are_as_accurate_as_one(tmp_path: Path, configured: Any) -> None:
-    epoch = ("model=mlp", "trainer.max_epochs=1", "threads=1", "embeddings=none")
+    epoch = ("model=mlp", "trainer.max_epochs=1", "embeddings=none")
     alone = [run(configured(*epoch, f"seed={seed}"), tmp_path / str(seed)) for seed in range(3)]
     command = [sys.executable, "-m", "fmnist_pl.train", *epoch, *TWO, "hydra.run.dir=two"]
     subprocess.run(command, cwd=tmp_path, check=True)
@@ -184,11 +184,27 @@ def test_memory_that_is_full_on_any_device_is_one_message(tmp_path: Path, error:
         raise error
 
 
+@pytest.mark.parametrize(
+    ("cores", "overrides", "words"),
+    [
+        (2, (), "1 thread (threads=2 is faster where nothing else runs)"),
+        (1, (), "1 thread"),
+        (2, ("threads=2",), "2 threads"),
+        (2, ("model=mlp",), "1 thread"),
+    ],
+)
 def test_a_run_says_what_it_trains_on(
-    tmp_path: Path, configured: Any, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    configured: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    overrides: tuple[str, ...],
+    words: str,
 ) -> None:
-    run(configured(*SHORT, "trainer.limit_train_batches=1"), tmp_path)
-    assert "cnn_bn-0 trains on cpu, 32-true, 1 thread\n" in capsys.readouterr().out
+    monkeypatch.setattr("fmnist_pl.training.progress.cpu_count", lambda: cores)
+    run(configured(*SHORT, "trainer.limit_train_batches=1", *overrides), tmp_path)
+    assert f"trains on cpu, 32-true, {words}\n" in capsys.readouterr().out
 
 
 def test_a_requeue_too_many_is_refused(

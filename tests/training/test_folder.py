@@ -21,7 +21,6 @@ TINY = (
     "trainer.limit_train_batches=60",
     "trainer.limit_val_batches=1",
     "trainer.limit_test_batches=2",
-    "threads=1",
     "embeddings=none",
 )
 TIMES = {"seconds", "images_per_second"}

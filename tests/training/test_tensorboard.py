@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, configured: Callable[..., C
     """Of the only run of a sweep."""
     folder = tmp_path_factory.mktemp("sweep") / "mlp-0"
     overrides = ("model=mlp", "trainer.max_epochs=2", "trainer.limit_train_batches=300")
-    run(configured(*overrides, "threads=1", "embeddings=test"), folder)
+    run(configured(*overrides, "embeddings=test"), folder)
     return folder
 
 
