@@ -1,8 +1,10 @@
-"""A plain PyTorch loop over the tensors, operations and nets of `fmnist_pl`, to hold it against.
+"""A plain PyTorch loop as one writes it, to hold `fmnist_pl` against: PyTorch's own layers.
+
+Images and augmentations are those of `fmnist_pl`, tensors in memory and many images at once.
 
     python benchmarks/bare_loop.py CONFIGS
 
-CONFIGS is a JSON list of runs as `fmnist_pl.schema.Config` has them, which are trained, validated
+CONFIGS is a JSON list of runs as `options.schema.Config` has them, which are trained, validated
 after every epoch and tested one after the other. It prints one JSON object: the seconds of all of
 them, imports left out, and each one's test accuracy. It keeps no record, draws nothing and saves
 nothing. `six_models.py` runs it so; `input_path.py` takes the seconds of single epochs.
@@ -17,11 +19,12 @@ from itertools import chain
 import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
+from torch import nn
 
 from fmnist_pl.config import resolve
 from fmnist_pl.data.augment import parse_ops
 from fmnist_pl.data.datamodule import Batch, FashionMNIST, derive_seed
-from fmnist_pl.model.nets import Net, build_net, penalty
+from fmnist_pl.model.nets import penalty
 from fmnist_pl.options.schema import Config, Model
 
 
@@ -79,19 +82,37 @@ def train(
     return seconds, acc
 
 
+def build_net(model: Model, num_classes: int) -> nn.Sequential:
+    """A net of the study in PyTorch's layers."""
+    layers: list[nn.Module] = []
+    for filters in model.channels:
+        layers.append(nn.LazyConv2d(filters, 3, padding=1))
+        if model.batch_norm:
+            layers.append(nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01))
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+    layers.append(nn.Flatten())
+    for units in model.hidden:
+        layers += [nn.LazyLinear(units), nn.ReLU(), nn.Dropout(model.dropout)]
+    net = nn.Sequential(*layers, nn.LazyLinear(num_classes))
+    net(torch.zeros(2, 1, 28, 28))  # from here on its layers have weights
+    return net
+
+
 def zeros(device: torch.device) -> torch.Tensor:
     """A sum to begin with, which the loop never waits for."""
     return torch.zeros((), device=device)
 
 
-def loss_of(net: Net, model: Model, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def loss_of(
+    net: nn.Module, model: Model, logits: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
     """Cross-entropy and, where the model has one, the penalty."""
     loss = F.cross_entropy(logits, labels)
     return loss + penalty(net, model.l1, model.l2) if model.l1 or model.l2 else loss
 
 
 @torch.inference_mode()
-def evaluate(net: Net, model: Model, batches: Iterable[Batch]) -> tuple[float, float]:
+def evaluate(net: nn.Module, model: Model, batches: Iterable[Batch]) -> tuple[float, float]:
     """Loss and accuracy."""
     net.eval()
     device = next(net.parameters()).device

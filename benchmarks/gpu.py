@@ -43,17 +43,19 @@ PRELOAD = ["gpu_checks", "gpu_times", "fmnist_pl.report.runs"]
 
 # Before any of it was run: estimates, see docs/gpu.md. By item and figure.
 PREDICTED = {
-    ("step_mlp", "a step"): 0.3,
+    ("step_mlp", "a step"): 0.045,
     ("step_mlp", "kernels"): 20,
     ("step_mlp", "sum of kernels"): 0.045,
-    ("step_cnn_bn", "a step"): 1.1,
+    ("step_mlp_eager", "a step"): 0.3,
+    ("step_cnn_bn", "a step"): 0.29,
     ("step_cnn_bn", "kernels"): 130,
     ("step_cnn_bn", "sum of kernels"): 0.29,
-    ("run_mlp", "wall time"): 19,
-    ("run_mlp", "an epoch"): 0.5,
+    ("step_cnn_bn_eager", "a step"): 1.1,
+    ("run_mlp", "wall time"): 16,
+    ("run_mlp", "an epoch"): 0.1,
     ("run_mlp", "test accuracy"): 0.8683,  # docs/results.md, as the one below
-    ("run_cnn_bn", "wall time"): 31,
-    ("run_cnn_bn", "an epoch"): 1.7,
+    ("run_cnn_bn", "wall time"): 20,
+    ("run_cnn_bn", "an epoch"): 0.6,
     ("run_cnn_bn", "test accuracy"): 0.9067,
 }
 
@@ -90,6 +92,7 @@ def all_items() -> list[Item]:
     import gpu_times as times
 
     tf32, bf16 = "float32_matmul_precision=high", "trainer.precision=bf16-mixed"
+    eager = "cuda_graphs=false"
     check = partial(Item, check=True)
     return [
         check("device", checks.device),
@@ -100,6 +103,7 @@ def all_items() -> list[Item]:
         check("many_steps", checks.many_steps),
         check("repeat", checks.repeat),
         check("repeat_deterministic", partial(checks.repeat, words=["trainer.deterministic=true"])),
+        check("graphs", partial(checks.alike, words=[eager]), gpu=True),
         check("agreement", checks.agreement),
         check("bf16_mixed", partial(checks.mixed, precision="bf16-mixed")),
         check("16_mixed", partial(checks.mixed, precision="16-mixed"), gpu=True),
@@ -107,6 +111,8 @@ def all_items() -> list[Item]:
         Item("step_cnn_bn", partial(times.step, model="cnn_bn")),
         Item("step_mlp", partial(times.step, model="mlp")),
         Item("step_cnn", partial(times.step, model="cnn")),
+        Item("step_cnn_bn_eager", partial(times.step, model="cnn_bn", words=[eager]), gpu=True),
+        Item("step_mlp_eager", partial(times.step, model="mlp", words=[eager]), gpu=True),
         Item("augmentation", times.augmentation),
         Item("run_cnn_bn", partial(times.whole, model="cnn_bn")),
         Item("run_mlp", partial(times.whole, model="mlp")),

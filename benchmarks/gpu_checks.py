@@ -140,6 +140,13 @@ def repeat(bench: Bench, words: Sequence[str] = ()) -> Figures:
         yield Figure(model, differing(one.weights, other.weights), "tensors", 0)
 
 
+def alike(bench: Bench, words: Sequence[str]) -> Figures:
+    """How many tensors differ between a run and the same with other options; none."""
+    for model in bench.models:
+        one, other = (train(bench, model, STEPS, *some) for some in ((), words))
+        yield Figure(model, differing(one.weights, other.weights), "tensors", 0)
+
+
 def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> int:
     return sum(not torch.equal(value, other[name]) for name, value in one.items())
 

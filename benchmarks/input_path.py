@@ -2,13 +2,15 @@
 
     python benchmarks/input_path.py
     python benchmarks/input_path.py models=mlp repeats=11
+    python benchmarks/input_path.py ways='fmnist_pl,bare loop' threads= busy=1
 
 (a) `fmnist_pl` as users run it, all its logging on; (b) a bare PyTorch loop over the same tensors
-and operations; (c) the usual Lightning pipeline, `examples/textbook.py`, its DataLoaders with their
-best number of workers; and the floor: the net's floating-point operations at the rate of a large
-matrix product on this machine. All are interleaved in one run, so that a busy machine hurts all
-alike, each in a process of its own, so that no way profits from another's settings. The ratios are
-what counts. What each of the differences between (c) and (a) is worth, `textbook.py` measures.
+and augmentations, the net in PyTorch's layers; (c) the usual Lightning pipeline,
+`examples/textbook.py`, its DataLoaders with their best number of workers; and the floor: the net's
+floating-point operations at the rate of a large matrix product on this machine. All are
+interleaved in one run, so that a busy machine hurts all alike, each in a process of its own, so
+that no way profits from another's settings. The ratios are what counts. What each of the
+differences between (c) and (a) is worth, `textbook.py` measures.
 """
 
 import resource
@@ -16,6 +18,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -37,6 +41,9 @@ WORKERS = (0, 1, 2, 4)
 class Options:
     models: str = option(",".join(MODELS), "Which models, separated by commas.")
     repeats: int = option(5, "Epochs of each.", ge=1)
+    ways: str = option(",".join(WAYS), "Which ways to it, likewise.")
+    threads: int | None = option(1, "CPU threads of each; empty: what each has by itself.", ge=1)
+    busy: int = option(0, "Beside so many other programs, each of which keeps a core busy.", ge=0)
     way: str | None = option(None, "Only this way, once: seconds and peak memory in MB.")
     workers: int = option(0, "Of the DataLoader, with way.", ge=0)
 
@@ -146,12 +153,39 @@ def print_with_peak(figure: float) -> None:
     print(figure, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def names_of(models: str) -> list[str]:
-    names = models.split(",")
+def names_of(option: str, given: str, legal: Sequence[str]) -> list[str]:
+    """The names that an option lists.
+
+    Raises:
+        UserError: one that is not legal.
+    """
+    names = given.split(",")
     for name in names:
-        if name not in MODELS:
-            raise UserError(f"models={models}: {name} is not one of {', '.join(MODELS)}.")
+        if name not in legal:
+            raise UserError(f"{option}={given}: {name} is not one of {', '.join(legal)}.")
     return names
+
+
+def threads_of(threads: int | None) -> tuple[str, ...]:
+    """So many threads for what this process measures; the same for a run of the package."""
+    import torch
+
+    if threads is None:
+        return ()
+    torch.set_num_threads(threads)
+    return (f"threads={threads}",)
+
+
+@contextmanager
+def busy_programs(number: int) -> Iterator[None]:
+    """So many programs that never pause."""
+    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
 
 
 def describe_machine() -> dict[str, Any]:
@@ -166,38 +200,42 @@ def describe_machine() -> dict[str, Any]:
 
 def work(options: Options) -> None:
     """Measure and print."""
-    models = names_of(options.models)
+    models = names_of("models", options.models, MODELS)
+    ways = names_of("ways", options.ways, WAYS)
     if options.way:
-        print_with_peak(measure(configuration(models[0]), options.way, options.workers))
+        config = configuration(models[0], *threads_of(options.threads))
+        print_with_peak(measure(config, options.way, options.workers))
         return
+
+    def apart(model: str, way: str, workers: int = 0) -> tuple[float, float]:
+        threads = f"threads={options.threads or ''}"
+        once = f"models={model}", f"way={way}", f"workers={workers}", threads
+        with busy_programs(options.busy):
+            return measure_apart(__file__, *once)
 
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     peak: dict[tuple[str, str], float] = {}
-    workers = {
-        model: int(measure_apart(__file__, f"models={model}", "way=workers")[0]) for model in models
-    }
+    textbook = "textbook" in ways
+    workers = {model: int(apart(model, "workers")[0]) if textbook else 0 for model in models}
     for repeat in range(options.repeats):
         for model in models:
-            for way in WAYS:
-                figure, peak[model, way] = measure_apart(
-                    __file__, f"models={model}", f"way={way}", f"workers={workers[model]}"
-                )
+            for way in ways:
+                figure, peak[model, way] = apart(model, way, workers[model])
                 seconds[model, way].append(figure)
         print(f"repeat {repeat + 1} of {options.repeats} done", file=sys.stderr, flush=True)
 
     print(describe_machine())
-    print(f"{'seconds an epoch':32} {'min':>7} {'max':>7}  {'in bare loops':22} peak MB")
+    print(f"threads of each: {options.threads or 'its own choice'}, busy programs: {options.busy}")
+    if textbook:
+        print(f"workers of the textbook's DataLoaders: {workers}")
+    print(f"{'seconds an epoch':32} {'min':>7} {'max':>7}  in epochs of {ways[0]:12} peak MB")
     for model in models:
-        for way in WAYS:
+        for way in ways:
             values = seconds[model, way]
             print(
                 f"{model:8} {way:16} {median(values):7.2f} {min(values):7.2f} {max(values):7.2f}  "
-                f"{ratios(values, seconds[model, 'bare loop']):22} {peak[model, way]:7.0f}"
+                f"{ratios(values, seconds[model, ways[0]]):25} {peak[model, way]:7.0f}"
             )
-        print(
-            f"{model:8} textbook ({workers[model]} workers) in epochs of fmnist_pl: "
-            f"{ratios(seconds[model, 'textbook'], seconds[model, 'fmnist_pl'])}"
-        )
 
 
 def ratios(values: list[float], references: list[float]) -> str:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from input_path import (
+    MODELS,
     best_workers,
     configuration,
     describe_machine,
@@ -34,6 +35,7 @@ from input_path import (
     ours,
     print_with_peak,
     ratios,
+    threads_of,
 )
 
 from fmnist_pl.options.command import command
@@ -54,17 +56,19 @@ class Options:
     models: str = option("mlp,cnn_bn", "Which models, separated by commas.")
     repeats: int = option(5, "Epochs of each.", ge=1)
     batches: int = option(BATCHES, "Of an epoch; of its validation as large a share.", ge=1)
+    threads: int = option(1, "CPU threads of each.", ge=1)
     way: str | None = option(None, "Only this, once, as in data+metrics: seconds and peak MB.")
     workers: int = option(0, "Of the DataLoaders, with way.", ge=0)
 
 
-def shortened(model: str, batches: int) -> Config:
+def shortened(model: str, batches: int, threads: int) -> Config:
     """The configuration of a model with a share of an epoch."""
     validation = max(1, round(VAL_BATCHES * batches / BATCHES))
     return configuration(
         model,
         f"trainer.limit_train_batches={batches}",
         f"trainer.limit_val_batches={validation}",
+        *threads_of(threads),
     )
 
 
@@ -80,20 +84,19 @@ def measure(config: Config, way: str, workers: int) -> float:
 
 def work(options: Options) -> None:
     """Measure and print."""
-    models = names_of(options.models)
+    models = names_of("models", options.models, MODELS)
     if options.batches > BATCHES:
         raise UserError(f"batches={options.batches}: an epoch has {BATCHES}.")
     if options.way:
         if options.way not in (*WAYS, WORKERS):
             raise UserError(f"way={options.way}: must be one of {', '.join((*WAYS, WORKERS))}.")
-        print_with_peak(
-            measure(shortened(models[0], options.batches), options.way, options.workers)
-        )
+        config = shortened(models[0], options.batches, options.threads)
+        print_with_peak(measure(config, options.way, options.workers))
         return
 
     def apart(model: str, way: str, workers: int = 0) -> float:
         once = f"models={model}", f"way={way}", f"workers={workers}", f"batches={options.batches}"
-        return measure_apart(__file__, *once)[0]
+        return measure_apart(__file__, *once, f"threads={options.threads}")[0]
 
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     workers = {model: int(apart(model, WORKERS)) for model in models}
@@ -104,7 +107,10 @@ def work(options: Options) -> None:
         print(f"repeat {repeat + 1} of {options.repeats} done", file=sys.stderr, flush=True)
 
     print(describe_machine())
-    print(f"seconds an epoch of {options.batches} batches, repeats: {options.repeats}")
+    print(
+        f"seconds an epoch of {options.batches} batches, threads: {options.threads}, "
+        f"repeats: {options.repeats}"
+    )
     for model in models:
         show(model, workers[model], {way: seconds[model, way] for way in WAYS})
 

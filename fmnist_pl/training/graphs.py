@@ -1,0 +1,113 @@
+"""The steps of a chunk as one CUDA graph: a GPU is given thousands of kernels by one launch.
+
+The nets are so small that a GPU is done with a kernel before the CPU has sent the next one. A graph
+is recorded once from the same steps and repeats them on other images, with the same bits.
+"""
+
+from collections.abc import Callable, Sequence
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fmnist_pl.data.datamodule import Batch
+from fmnist_pl.model.classifier import Classifier, Outputs
+
+Backward = Callable[[Tensor], None]
+Replay = Callable[[], Outputs]
+Steps = Callable[[Sequence[Batch], Optimizer, Backward], Outputs]
+PRECISIONS = ("32-true", "bf16-mixed")  # a scaled loss, as of 16-mixed, is looked at every step
+
+
+class CUDAGraphs(L.Callback):
+    """Has a run's chunks recorded and replayed where that holds: on one CUDA device."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        if self.holds(trainer):
+            replayed = Replayed(pl_module.train_chunk, self.record, self.warm_up)
+            pl_module.train_chunk = replayed  # type: ignore[method-assign]
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.__dict__.pop("train_chunk", None)  # and with it the graphs' memory
+
+    def holds(self, trainer: L.Trainer) -> bool:
+        device = trainer.strategy.root_device.type
+        return (device, trainer.world_size) == ("cuda", 1) and trainer.precision in PRECISIONS
+
+    def warm_up(self, work: Replay) -> Outputs:
+        """Do work once as it is, on a stream of its own, as recording wants it."""
+        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            outputs = work()
+        current.wait_stream(stream)
+        return outputs
+
+    def record(self, work: Replay) -> Replay:
+        """Take down what work would launch, without doing it.
+
+        Returns:
+            Does it; what it returns is overwritten by the next time.
+        """
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = work()
+
+        def replay() -> Outputs:
+            graph.replay()
+            return outputs
+
+        return replay
+
+
+class Replayed:
+    """Takes the place of `Classifier.train_chunk`.
+
+    Of every shape of chunk the first is done as it is, which warms up; the second is recorded.
+
+    Args:
+        steps: `Classifier.train_chunk`, which works in the same tensors every time.
+        record, warm_up: as those of `CUDAGraphs`.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        record: Callable[[Replay], Replay],
+        warm_up: Callable[[Replay], Outputs],
+    ) -> None:
+        self.steps, self.record, self.warm_up = steps, record, warm_up
+        # By the sizes of its batches: images and labels of a chunk, and what works on them.
+        self.recorded: dict[tuple[int, ...], tuple[list[Tensor], Replay] | None] = {}
+
+    def __call__(self, chunk: Sequence[Batch], optimizer: Optimizer, backward: Backward) -> Outputs:
+        """As `Classifier.train_chunk`."""
+        sizes = tuple(len(labels) for _, labels in chunk)
+        whole = [torch.cat(parts) for parts in zip(*chunk, strict=True)]  # images, labels
+
+        def work() -> Outputs:
+            images, labels = (tensor.split(sizes) for tensor in whole)
+            return self.steps(list(zip(images, labels, strict=True)), optimizer, backward)
+
+        if sizes not in self.recorded:
+            self.recorded[sizes] = None
+            return self.warm_up(work)
+        if self.recorded[sizes] is None:
+            self.recorded[sizes] = whole, self.record_with(optimizer, work)
+        kept, replay = self.recorded[sizes] or ([], work)
+        for to, given in zip(kept, whole, strict=True):
+            to.copy_(given)
+        logits, labels, penalties = (tensor.clone() for tensor in replay())
+        return logits, labels, penalties
+
+    def record_with(self, optimizer: Optimizer, work: Replay) -> Replay:
+        """Record, while the optimizer says that it can be; checkpoints are for any device."""
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+        try:
+            return self.record(work)
+        finally:
+            for group in optimizer.param_groups:
+                group["capturable"] = False

@@ -1,0 +1,167 @@
+"""Chunks that are recorded and replayed: with a stand-in for CUDA's graphs, the same bits."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from fmnist_pl.model.classifier import Classifier, Outputs
+from fmnist_pl.options.schema import Config
+from fmnist_pl.training import artifacts, fit
+from fmnist_pl.training.checkpoints import Record
+from fmnist_pl.training.folder import run
+from fmnist_pl.training.graphs import CUDAGraphs, Replay
+from tests.training.test_folder import metrics
+
+# Chunks of 32, 32, 32 and 9 batches: the first is done as it is, the second recorded, the third
+# replayed; in the next epoch, all.
+SHORT = (
+    *("trainer.max_epochs=2", "trainer.limit_train_batches=105", "trainer.limit_val_batches=1"),
+    *("trainer.limit_test_batches=1", "embeddings=none", "pictures=false"),
+)
+MEASURED = ("seconds", "parts")
+MODELS = [
+    pytest.param(model, marks=[] if model == "cnn_bn_dropout" else pytest.mark.slow)
+    for model in (
+        *("mlp", "cnn", "cnn_bn", "cnn_bn_dropout", "cnn_bn_dropout_l1", "cnn_bn_dropout_l2"),
+    )
+]
+
+
+class StandIn(CUDAGraphs):
+    """As a graph does it: nothing when recorded, then always in the same tensors."""
+
+    recorded = 0
+
+    def holds(self, trainer: L.Trainer) -> bool:
+        return True
+
+    def warm_up(self, work: Replay) -> Outputs:
+        return work()
+
+    def record(self, work: Replay) -> Replay:
+        StandIn.recorded += 1
+        kept: list[torch.Tensor] = []
+
+        def replay() -> Outputs:
+            outputs = work()
+            if not kept:
+                kept.extend(outputs)
+            for mine, new in zip(kept, outputs, strict=True):
+                mine.copy_(new)
+            return kept[0], kept[1], kept[2]
+
+        return replay
+
+
+@pytest.fixture(autouse=True)
+def training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "ARTIFACTS", (artifacts.figures, artifacts.predictions))
+
+
+def last(folder: Path) -> dict[str, Any]:
+    checkpoint: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint
+
+
+def assert_same(one: Path, other: Path) -> None:
+    ours, theirs = last(one), last(other)
+    assert ours["global_step"] == theirs["global_step"] == 210
+    for name in ("state_dict", "optimizer_states", "callbacks"):
+        torch.testing.assert_close(computed(ours[name]), computed(theirs[name]), rtol=0, atol=0)
+    assert ours["loops"] == theirs["loops"]
+    assert metrics(one) == metrics(other)
+
+
+def computed(state: Any) -> Any:
+    """Without seconds of the table, which were measured, and what the machine is."""
+    if isinstance(state, dict):
+        return {name: computed(one) for name, one in state.items() if name not in MEASURED}
+    return [computed(one) for one in state] if isinstance(state, list) else state
+
+
+def test_steps_past_lightning_are_counted_and_the_same(
+    tmp_path: Path, configured: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured("model=cnn_bn_dropout_l2", *SHORT)
+    run(config, tmp_path / "directly")
+    monkeypatch.setattr(Classifier, "steps_directly", lambda self: False)
+    run(config, tmp_path / "by Lightning")
+    assert_same(tmp_path / "directly", tmp_path / "by Lightning")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_replayed_chunks_have_the_bits_of_the_steps(
+    model: str, tmp_path: Path, configured: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(f"model={model}", *SHORT)
+    run(config, tmp_path / "plain")
+    monkeypatch.setattr(StandIn, "recorded", 0)
+    monkeypatch.setattr(fit, "CUDAGraphs", StandIn)
+    run(config, tmp_path / "graphed")
+    assert StandIn.recorded == 2  # of either shape
+    assert_same(tmp_path / "plain", tmp_path / "graphed")
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_run_goes_on_with_graphs_of_its_own(
+    tmp_path: Path, configured: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured("model=cnn_bn_dropout_l1", *SHORT)
+    run(config, tmp_path / "plain")
+
+    monkeypatch.setattr(fit, "CUDAGraphs", StandIn)
+    original = Record.on_train_epoch_start
+
+    def killed(self: Record, *arguments: Any) -> None:
+        if self.rows:
+            raise KilledError
+        original(self, *arguments)
+
+    monkeypatch.setattr(Record, "on_train_epoch_start", killed)
+    with pytest.raises(KilledError):
+        run(config, tmp_path / "graphed")
+    assert last(tmp_path / "graphed")["global_step"] == 105
+    monkeypatch.setattr(Record, "on_train_epoch_start", original)
+    run(config, tmp_path / "graphed")
+    assert_same(tmp_path / "plain", tmp_path / "graphed")
+
+
+@pytest.mark.parametrize("options", [("compile=true",), ("cuda_graphs=false",)])
+def test_graphs_can_be_done_without(
+    options: tuple[str, ...], tmp_path: Path, configured: Callable[..., Config]
+) -> None:
+    def callbacks(*overrides: str) -> list[Any]:
+        trainer = fit.prepare(configured("model=mlp", *SHORT, *overrides), tmp_path)
+        return [one for one in trainer.callbacks if isinstance(one, CUDAGraphs)]
+
+    assert callbacks()
+    assert not callbacks(*options)
+
+
+@pytest.mark.parametrize(
+    ("device", "world_size", "precision", "expected"),
+    [
+        ("cuda", 1, "32-true", True),
+        ("cuda", 1, "bf16-mixed", True),
+        ("cuda", 1, "16-mixed", False),
+        ("cuda", 2, "32-true", False),
+        ("cpu", 1, "32-true", False),
+    ],
+)
+def test_where_graphs_hold(device: str, world_size: int, precision: str, expected: bool) -> None:
+    class Strategy:
+        root_device = torch.device(device)
+
+    class Trainer:
+        strategy = Strategy()
+
+    trainer: Any = Trainer()
+    trainer.world_size, trainer.precision = world_size, precision
+    assert CUDAGraphs().holds(trainer) is expected
