@@ -10,10 +10,11 @@ the published ones, curves, confusions, mistakes, and which of the study's concl
 import argparse
 from pathlib import Path
 
-from fmnist_pl.options.messages import UserError, fail
+from fmnist_pl.options.messages import UserError, fail, prepare_terminal, stop_printing
 
 
 def main() -> None:
+    prepare_terminal()
     parser = argparse.ArgumentParser(
         prog="python -m fmnist_pl.report",
         description=__doc__,
@@ -28,7 +29,10 @@ def main() -> None:
         summary = write_report(folders, folders[0])
     except UserError as error:
         fail(error)
-    print(f"{summary}\n\nreport  {summary.out / 'report.html'}")
+    try:
+        print(f"{summary}\n\nreport  {summary.out / 'report.html'}", flush=True)
+    except BrokenPipeError:
+        stop_printing()
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from scipy.special import softmax
 
 from fmnist_pl.data import source
 from fmnist_pl.drawing import classifier
+from fmnist_pl.files import PREDICTIONS
 from fmnist_pl.options.messages import UserError, printable
-from fmnist_pl.report.runs import Run, read_tsne
+from fmnist_pl.report.runs import read_predictions, read_tsne
 from fmnist_pl.report.variants import Variant, published
 
 CONFUSIONS, EXAMPLES = 8, 6  # shown: pairs of classes, images of each
@@ -105,6 +106,7 @@ def mistaken_pairs(counts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 def best_model(best: Variant) -> dict[str, Any]:
     """Pictures of the best model; of its seeds, the one of highest validation accuracy."""
     run = max(best.finished.values(), key=lambda run: run.result["val/acc"])
+    logits, labels = read_predictions(run.folder / PREDICTIONS)
     names, accuracies = best.classes, {best.label: best.class_acc.tolist()}
     if best.arm:
         accuracies["the study"] = published()[best.arm]["test_acc_per_class"]
@@ -113,14 +115,14 @@ def best_model(best: Variant) -> dict[str, Any]:
     try:
         images = source.load(best.config.data.root).test_images
         mistakes = picture(
-            classifier.mistakes(images, softmax(run.logits, axis=1), names, run.labels),
+            classifier.mistakes(images, softmax(logits, axis=1), names, labels),
             "The most confident mistakes, each image beside the probabilities of all classes",
         )
     except UserError as error:
         problems["mistakes"] = printable(str(error).partition("\n")[0])
     try:
         tsne = picture(
-            classifier.scatter(read_tsne(run), run.labels, names),
+            classifier.scatter(read_tsne(run), labels, names),
             "The test images as points in a plane, in the colours of their classes",
         )
     except UserError as error:
@@ -133,26 +135,32 @@ def best_model(best: Variant) -> dict[str, Any]:
             f"Test accuracy of {best.label} by class; lowest: "
             f"{names[int(best.class_acc.argmin())]}, {best.class_acc.min():.3f}",
         ),
-        "confusions": confusions(best, run, images),
+        "confusions": confusions(best, logits, labels, images),
         "mistakes": mistakes,
         "tsne": tsne,
         "problems": problems,
     }
 
 
-def confusions(variant: Variant, run: Run, images: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """The most frequent over all seeds, and of the run's those images that it was surest of.
+def confusions(
+    variant: Variant,
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    images: NDArray[np.uint8],
+) -> list[dict[str, Any]]:
+    """The most frequent over all seeds, and of one run's those images that it was surest of.
 
     Args:
         variant: whose confusions they are.
-        run: one of its finished runs.
+        logits: the run's of the test images, (N, C).
+        labels: (N,).
         images: of the test, or none.
     """
     counts, names = variant.confusion, variant.classes
-    probabilities, guesses = softmax(run.logits, axis=1), run.logits.argmax(1)
+    probabilities, guesses = softmax(logits, axis=1), logits.argmax(1)
     shown = []
     for true, guess in islice(mistaken_pairs(counts), CONFUSIONS):
-        chosen = np.flatnonzero((run.labels == true) & (guesses == guess))
+        chosen = np.flatnonzero((labels == true) & (guesses == guess))
         chosen = chosen[np.argsort(-probabilities[chosen, guess], kind="stable")[:EXAMPLES]]
         shown.append(
             {

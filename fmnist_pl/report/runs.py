@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from fmnist_pl.config import resolve
 from fmnist_pl.data.protocol import TEST_IMAGES
+from fmnist_pl.files import PREDICTIONS
 from fmnist_pl.options.messages import UserError, printable
 from fmnist_pl.options.schema import Config
 from fmnist_pl.report.statistics import Figures
@@ -73,8 +74,7 @@ class Run:
     config: Config | None = None
     epochs: Sequence[dict[str, float]] = ()  # the rows of metrics.csv
     result: dict[str, Any] = field(default_factory=dict)  # of a finished run, as is
-    logits: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    right: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))  # test images
 
     @property
     def seed(self) -> int:
@@ -106,7 +106,7 @@ class Run:
             test_acc=self.result["test/acc"],
             class_acc=list(self.result["test/acc_per_class"].values()),
             confusion=np.array(self.result["test/confusion_matrix"]),
-            right=self.logits.argmax(1) == self.labels,
+            right=self.right,
             **columns,
         )
 
@@ -153,16 +153,22 @@ def read_run(folder: Path) -> Run:
             return run
         path = folder / "result.json"
         check_result(result, run)
-        path = folder / "predictions.npz"
-        with np.load(path, allow_pickle=False) as arrays:
-            logits, labels = arrays["logits"], arrays["labels"]
+        path = folder / PREDICTIONS
+        logits, labels = read_predictions(path)
         if labels.shape != (TEST_IMAGES,) or logits.shape != (TEST_IMAGES, len(result["classes"])):
             raise UserError(f"logits {logits.shape} and labels {labels.shape} of other images.")
     except Exception as error:  # whatever the libraries make of a file that is something else
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         problem = printable(f"{path.name}: {reason.strip().splitlines()[0]}")
         return replace(run, state=State.UNREADABLE, problem=problem, epochs=())
-    return Run(folder, State.FINISHED, "", "", run.config, run.epochs, result, logits, labels)
+    right = logits.argmax(1) == labels
+    return Run(folder, State.FINISHED, "", "", run.config, run.epochs, result, right)
+
+
+def read_predictions(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Logits (N, C) and labels (N,) of the test images, from a `predictions.npz`."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["logits"], arrays["labels"]
 
 
 def read_epochs(path: Path) -> list[dict[str, float]]:
@@ -189,7 +195,7 @@ def read_tsne(run: Run) -> NDArray[np.float32]:
             points: NDArray[np.float32] = arrays["tsne"]
     except Exception as error:  # whatever NumPy makes of a file that is something else
         raise UserError(f"{path}: {type(error).__name__}: {error}") from None
-    if points.shape != (len(run.labels), 2) or not np.isfinite(points).all():
+    if points.shape != (len(run.right), 2) or not np.isfinite(points).all():
         raise UserError(f"{path}: tsne is no place in the plane for each of the test images.")
     return points
 
