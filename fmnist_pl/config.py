@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from fmnist_pl.data.augment import asdict_op, parse_ops
 from fmnist_pl.data.protocol import (
@@ -22,6 +22,7 @@ from fmnist_pl.data.protocol import (
 from fmnist_pl.files import CONFIG
 from fmnist_pl.options.fields import check
 from fmnist_pl.options.messages import UserError
+from fmnist_pl.options.refusals import no_such_option
 from fmnist_pl.options.schema import Config, Trainer
 
 MAX_BLOCKS = 4  # of convolution and pooling, which make 28x28 pixels 1x1
@@ -41,6 +42,8 @@ def resolve(config: DictConfig | ListConfig | Config) -> Config:
         try:  # the schema once more, which +key=value on the command line goes round
             plain = OmegaConf.to_container(config, resolve=True)
             resolved = OmegaConf.to_object(OmegaConf.merge(Config, plain))
+        except ConfigKeyError as error:
+            raise UserError(no_such_option(str(error.full_key))) from None
         except OmegaConfBaseException as error:
             raise UserError(f"{error.full_key}: {str(error.msg).splitlines()[0]}.") from None
         assert isinstance(resolved, Config)

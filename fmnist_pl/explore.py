@@ -3,6 +3,8 @@
 Heavy imports wait until there is work, so that `--help` and a mistake answer at once.
 """
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
@@ -15,7 +17,8 @@ from omegaconf import DictConfig
 from fmnist_pl.config import resolve
 from fmnist_pl.data.augment import Op, asdict_op, parse_ops
 from fmnist_pl.options.command import CONF_DIR
-from fmnist_pl.options.messages import UserError, fail
+from fmnist_pl.options.messages import UserError, fail, prepare_terminal, stop_printing
+from fmnist_pl.options.refusals import refusal
 from fmnist_pl.options.schema import Config
 
 if TYPE_CHECKING:
@@ -25,8 +28,24 @@ SUBJECTS = 3  # images in the augmentation gallery, each of another class
 DRAWS = 4  # versions of each that an operation makes
 
 
+def main() -> None:
+    """The command."""
+    prepare_terminal()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over, to be told here
+    try:
+        explore()
+    except BrokenPipeError:
+        stop_printing()
+        sys.exit(1)
+    except Exception as error:
+        if (said := refusal(error)) is None:
+            raise
+        fail(said)
+
+
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="explore")
-def main(options: DictConfig) -> None:
+def explore(options: DictConfig) -> None:
+    """The pictures of a composed configuration, into Hydra's folder."""
     from fmnist_pl.drawing.gallery import write
 
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -37,6 +56,8 @@ def main(options: DictConfig) -> None:
             print(f"{path}  {meaning}")
     except UserError as error:
         fail(error)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         fail(f"{folder}: cannot be written ({error.strerror}).")
 

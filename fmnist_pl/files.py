@@ -1,6 +1,7 @@
 """Files of a run, each there as a whole or not at all, whatever happens while it is written."""
 
 import os
+import shutil
 from pathlib import Path
 
 from fmnist_pl.options.messages import UserError
@@ -9,6 +10,7 @@ from fmnist_pl.options.messages import UserError
 CONFIG = "config.yaml"  # all its options
 METRICS = "metrics.csv"  # one row an epoch
 PREDICTIONS = "predictions.npz"  # logits of the test images
+REQUIREMENTS = "requirements.txt"  # packages it ran with
 RESULT = "result.json"  # the figures; written last
 STATUS = "status.json"  # of a run of a sweep: what has become of it
 
@@ -42,6 +44,15 @@ def make_folder(folder: Path) -> None:
 def part_of(path: Path) -> Path:
     """Where a file is put together before it gets its name."""
     return path.with_name(f".{path.name}.part")
+
+
+def link_or_copy(path: Path, other: Path) -> None:
+    """Give a file another name, in place of what has it; on a disk without links, to a copy."""
+    other.unlink(missing_ok=True)
+    try:
+        other.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, other)
 
 
 def move_into_place(part: Path, path: Path) -> None:

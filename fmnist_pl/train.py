@@ -13,11 +13,21 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import to_absolute_path
 from omegaconf import DictConfig
 
 from fmnist_pl.config import resolve
 from fmnist_pl.options.command import CONF_DIR
-from fmnist_pl.options.messages import UserError, fail, refusal, tell
+from fmnist_pl.options.messages import (
+    UnfinishedError,
+    UserError,
+    fail,
+    prepare_terminal,
+    stop_printing,
+    tell,
+    tensorboard,
+)
+from fmnist_pl.options.refusals import refusal
 from fmnist_pl.sweep.attempt import attempt
 from fmnist_pl.sweep.watch import Watch
 
@@ -30,6 +40,11 @@ def run_or_sweep(options: DictConfig) -> None:
     """One run, or one of a sweep: what Hydra calls with the composed configuration."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
+    root = (
+        options.data.root
+    )  # seen from where the command was typed, also with hydra.job.chdir=true
+    if root and not root.startswith("~"):
+        options.data.root = to_absolute_path(root)
     try:
         if hydra_config.mode == RunMode.MULTIRUN:
             attempt(options, folder)
@@ -38,8 +53,13 @@ def run_or_sweep(options: DictConfig) -> None:
 
             try:
                 result = run(resolve(options), folder)
+            except BrokenPipeError:
+                stop_printing()
+                raise KeyboardInterrupt(f"with hydra.run.dir={folder}") from None
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(f"with hydra.run.dir={folder}") from None
+            except UnfinishedError as error:
+                fail(f"{error} The same command goes on with hydra.run.dir={folder}")
             if result:
                 report(result, folder)
     except UserError as error:
@@ -54,6 +74,7 @@ def main() -> None:
     if "hydra/launcher=slurm" in sys.argv and not find_spec("submitit"):
         fail("hydra/launcher=slurm needs a plugin of Hydra's: pip install 'fmnist_pl[slurm]'")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over, to be told here
+    prepare_terminal()
     code: Any = None
     try:
         run_or_sweep()
@@ -63,6 +84,9 @@ def main() -> None:
         code = 130  # the shell's number for Ctrl-C
     except SystemExit as stop:
         code = stop.code
+    except BrokenPipeError:
+        stop_printing()
+        code = 1
     except Exception as error:
         # The errors of a sweep's runs are kept with the runs: this one is the launcher's.
         said = error if Watch.of_this_process else refusal(error)
@@ -93,7 +117,7 @@ def report(result: "Result", folder: Path) -> None:
         )
         print(f"{label:12}{acc:10.4f}{losses[0]:10.4f}{losses[1]:15.4f}{losses[2]:10.4f}")
     print(f"\nrun folder   {folder}")
-    print(f"TensorBoard  tensorboard --logdir {folder}")
+    print(f"TensorBoard  {tensorboard(folder)}")
 
 
 if __name__ == "__main__":

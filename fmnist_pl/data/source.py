@@ -11,6 +11,7 @@ import subprocess
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,6 +76,12 @@ def load(root: str | Path | None = None) -> FashionMNIST:
     return FashionMNIST(*(_parse_idx(contents[name]) for name in SHA256))
 
 
+@cache
+def warn_once(message: str) -> None:
+    """The data set is looked for several times in a run."""
+    log.warning("%s", message)
+
+
 def locate(root: str | Path | None = None) -> Path:
     """The folder below which the four verified files are; fetches and raises as `load`."""
     folder, _ = find(root)
@@ -101,7 +108,7 @@ def find(root: str | Path | None) -> tuple[Path, dict[str, bytes]]:
             return folder, contents
         tried += [f"{label}: {problem}" for problem in problems]
         if label == "data.root":
-            log.warning("data.root is no use, looking elsewhere: %s", "; ".join(problems))
+            warn_once(f"data.root is no use, looking elsewhere: {'; '.join(problems)}")
     try:
         contents = _fetch(cache, tried)
     except OSError as error:  # downloads account for their own: this is the cache's

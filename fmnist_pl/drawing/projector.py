@@ -1,11 +1,13 @@
 """Embeddings as TensorBoard's projector shows them, and where a t-SNE puts them.
 
 The t-SNE is openTSNE's: on one thread it places 10,000 embeddings several times faster than
-scikit-learn's, with the same accuracy of nearest neighbours.
+scikit-learn's, with the same accuracy of nearest neighbours. Where it cannot be installed, as on
+Linux on ARM, it is scikit-learn's.
 """
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -88,6 +90,8 @@ def tsne(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 
     L. van der Maaten and G. Hinton, "Visualizing Data using t-SNE", JMLR 2008.
     """
+    if find_spec("openTSNE") is None:
+        return slow_tsne(embeddings)
     from openTSNE import TSNE
 
     # What does not extend in two directions has no principal components to start from.
@@ -106,6 +110,16 @@ def tsne(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
             callbacks=advance,
             callbacks_every_iters=10,
         ).fit(embeddings)
+    return np.asarray(points, np.float32)
+
+
+def slow_tsne(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same by scikit-learn, in a layout of its own."""
+    from sklearn.manifold import TSNE
+
+    print("t-SNE by scikit-learn, which takes a minute: openTSNE, the faster, is not installed")
+    exaggerated = 250  # always
+    points = TSNE(random_state=0, max_iter=exaggerated + PLAIN).fit_transform(embeddings)
     return np.asarray(points, np.float32)
 
 

@@ -3,6 +3,7 @@
 python -m fmnist_pl.options > docs/options.md
 """
 
+import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -33,9 +34,9 @@ In the tables of options,
 
 - *Default* is the value where neither the command nor a file of `conf/` gives one; `required` means
   that one of them must. `conf/train.yaml` gives `name: {name}`.
-- *Legal values* are, of a list, those of its items.
-- *Part of the run* is `yes` for what a run is. A folder is refused if it holds a run for which such
-  an option was different. The others may change when a run is continued.
+- *Legal values* of a list hold for each of its items.
+- *Part of the run* is `yes` for options that decide what a run computes: a folder that holds a run
+  with another value of one is refused. Those with `no` may be changed when a run is continued.
 """
 
 FLAGS = """\
@@ -148,5 +149,14 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m fmnist_pl.options",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     print(reference(), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING as NOTHING
 from dataclasses import Field, dataclass, fields, is_dataclass
-from io import TextIOWrapper
 from operator import attrgetter
 from pathlib import Path
 from textwrap import fill
@@ -22,7 +21,7 @@ from typing import Any, TypeVar, get_args
 from omegaconf import MISSING, OmegaConf
 
 from fmnist_pl.options.fields import check, describe, option
-from fmnist_pl.options.messages import UserError, fail
+from fmnist_pl.options.messages import UserError, fail, prepare_terminal, stop_printing
 from fmnist_pl.options.schema import Config
 
 CONF_DIR = str(
@@ -63,8 +62,7 @@ def command(
 
     def main() -> None:
         arguments = sys.argv[1:]
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
+        prepare_terminal()
         if {"-h", "--help"} & set(arguments):
             print(help_text(doc, schema))
             return
@@ -73,8 +71,8 @@ def command(
             sys.stdout.flush()
         except UserError as error:
             fail(error)
-        except BrokenPipeError:  # the reader, `head` say, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:
+            stop_printing()
             code = 1
         except KeyboardInterrupt:
             code = 130  # the shell's number for Ctrl-C
@@ -90,15 +88,19 @@ def parse(schema: type[Options], arguments: list[str]) -> Options:
     in. An option that may be None is None where the text is empty.
 
     Raises:
-        UserError: an unknown, malformed or missing option, a wrong type, a value out of range.
+        UserError: an unknown, malformed, missing or repeated option, a wrong type, a value out of
+            range.
     """
-    options, known = schema(), dict(flatten(schema))
+    options, known, given = schema(), dict(flatten(schema)), set()
     missing = [name for name, item in known.items() if item.default is MISSING]
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals or name not in known:
             legal = ", ".join(f"{name}=..." for name in known)
             raise UserError(f"{argument}: no such option; there are {legal} and --help.")
+        if name in given:
+            raise UserError(f"{argument}: {name} has been given already.")
+        given.add(name)
         parent, _, attribute = name.rpartition(".")
         holder = attrgetter(parent)(options) if parent else options
         setattr(holder, attribute, convert(argument, text, known[name].type))

@@ -1,8 +1,11 @@
 """What is said to the user: a mistake in one message, and text that a terminal can take."""
 
+import codecs
+import os
 import sys
-from shlex import join
-from traceback import walk_tb
+from io import TextIOWrapper
+from pathlib import Path
+from shutil import which
 from typing import NoReturn
 
 
@@ -10,8 +13,38 @@ class UserError(ValueError):
     """A mistake of the user's, told in one message: the thing, what is legal, the remedy."""
 
 
+class UnfinishedError(UserError):
+    """A run has stopped, and goes on from there when it is started again in its folder."""
+
+
 class InUseError(UserError):
     """Another process is at work in the folder of a run."""
+
+
+def prepare_terminal() -> None:
+    """Have whatever is printed taken by a terminal or a file that does not know all letters."""
+
+    def spelt(error: UnicodeError) -> tuple[str | bytes, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        letter = error.object[error.start]
+        plain = {"\N{PLUS-MINUS SIGN}": "+-", "\N{MULTIPLICATION SIGN}": "x"}
+        return plain.get(letter, ascii(letter)[1:-1]), error.start + 1
+
+    codecs.register_error("spelt", spelt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="spelt")
+
+
+def stop_printing() -> None:
+    """The reader, `head` say, has seen enough: neither print more nor complain on the way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def tensorboard(folder: Path) -> str:
+    """The command that shows a folder, also where the environment has not been activated."""
+    found = "tensorboard" if which("tensorboard") else f"{sys.executable} -m tensorboard.main"
+    return f"{found} --logdir {folder}"
 
 
 def printable(text: str) -> str:
@@ -23,18 +56,6 @@ def tell(error: Exception | str) -> None:
     """One message, no traceback; of a library's error the cause, too, if it has one."""
     cause = None if isinstance(error, str | UserError) else error.__cause__
     print(f"error: {error}" + (f"\n{cause}" if cause else ""), file=sys.stderr)
-
-
-def refusal(error: Exception) -> Exception | str | None:
-    """What Hydra or OmegaConf has against what was typed; nothing if the error is not theirs.
-
-    They also raise Python's own errors, which name no option: those come with all that was typed.
-    """
-    *_, (frame, _) = walk_tb(error.__traceback__)
-    theirs = ("hydra.", "omegaconf.")
-    if not str(frame.f_globals["__name__"]).startswith(theirs):
-        return None
-    return error if type(error).__module__.startswith(theirs) else f"{join(sys.argv[1:])}: {error}"
 
 
 def fail(error: Exception | str) -> NoReturn:

@@ -101,6 +101,7 @@ class Config:
         "Images whose embeddings go to TensorBoard's projector; all: training images, too.",
         choices=("none", "test", "all"),
     )
+    pictures: bool = option(True, "Draw the pictures of a run.", identity=False)
     seed: int = option(0, "Seed of initial weights, order, augmentation, dropout.", ge=0, lt=2**32)
     threads: int | None = option(
         1, "CPU threads; more only help where nothing else runs. null: all cores.", ge=1, le=1024
@@ -109,6 +110,9 @@ class Config:
         "highest",
         "Of 32-true on a GPU: high and medium let it round factors, as to TF32.",
         choices=("highest", "high", "medium"),
+    )
+    cuda_graphs: bool = option(
+        True, "On a CUDA device, the steps of a chunk as one graph.", identity=False
     )
     compile: bool = option(False, "Train with the net compiled by torch.compile.")
     time_limit: float | None = option(

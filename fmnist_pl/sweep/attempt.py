@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fmnist_pl.config import resolve
 from fmnist_pl.files import STATUS, write_atomically
-from fmnist_pl.options.messages import InUseError, UserError, tell
+from fmnist_pl.options.messages import InUseError, UnfinishedError, UserError, tell
 from fmnist_pl.sweep.workers import take_device
 from fmnist_pl.training import cluster
 
@@ -49,6 +49,8 @@ def attempt(config: DictConfig, folder: Path) -> None:
         raise
     except BaseException as error:  # SystemExit, too, would end the whole sweep
         message = f"{type(error).__name__}: {error}"
+        if isinstance(error, UnfinishedError):
+            message += " The same command goes on."
         if isinstance(error, InUseError):
             tell(error)  # whoever is at work there notes what becomes of it
         else:

@@ -29,7 +29,7 @@ def setup(launcher: DictConfig, sweep: Path) -> list[str]:
     sbatch = shlex.join(["sbatch", *words, "--wrap", report])
     return [
         "export SLURM_KILL_BAD_EXIT=1",  # one task of a run has ended: so shall the others
-        f"trap '{python}.slurm $?' EXIT",
+        f"trap {shlex.quote(f'{python}.slurm $?')} EXIT",
         'case "$SLURM_ARRAY_TASK_ID,$SLURM_RESTART_COUNT" in',
         f"  0,) {sbatch} --dependency=afterany:$SLURM_ARRAY_JOB_ID ;;",
         f"  ,) {sbatch} --dependency=afterany:$SLURM_JOB_ID ;;",  # one run makes no array

@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmnist_pl.config import check_same, resolve
 from fmnist_pl.files import make_folder
-from fmnist_pl.options.messages import UserError, fail, refusal
+from fmnist_pl.options.messages import UserError, fail
+from fmnist_pl.options.refusals import refusal
 from fmnist_pl.options.schema import Config
 from fmnist_pl.sweep import batch_script
 from fmnist_pl.sweep.watch import Watch

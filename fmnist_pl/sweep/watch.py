@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from fmnist_pl.files import METRICS, STATUS
+from fmnist_pl.options.messages import stop_printing, tensorboard
 
 ENDED = ("finished", "repeated", "foreign")  # states of the report's in which nothing is missing
 
@@ -46,7 +47,10 @@ class Watch(Thread):
                 running.append(f"{name} epoch {epochs(path.parent) + 1}")
             elif self.states.get(path) != status["state"]:
                 self.states[path] = status["state"]
-                tqdm.write(f"{name} {status['state']} {status.get('error', '')}".rstrip())
+                try:
+                    tqdm.write(f"{name} {status['state']} {status.get('error', '')}".rstrip())
+                except BrokenPipeError:
+                    stop_printing()
                 bar.update(status["state"] != "interrupted")
         bar.set_postfix_str(", ".join(running))
 
@@ -58,9 +62,13 @@ class Watch(Thread):
         self.join()
         if not self.folder.is_dir():
             return False
-        print(f"\n{(summary := write_report([self.folder], self.folder))}\n")
-        print(f"report       {self.folder / 'report.html'}")
-        print(f"TensorBoard  tensorboard --logdir {self.folder}")
+        summary = write_report([self.folder], self.folder)
+        try:
+            print(f"\n{summary}\n")
+            print(f"report       {self.folder / 'report.html'}")
+            print(f"TensorBoard  {tensorboard(self.folder)}", flush=True)
+        except BrokenPipeError:
+            stop_printing()
         return all(run.state in ENDED for run in summary.sweep.runs)
 
 

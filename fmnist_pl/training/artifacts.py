@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch.utils.tensorboard.summary import hparams
 
 from fmnist_pl.drawing import gallery, projector
-from fmnist_pl.files import PREDICTIONS, write_atomically
+from fmnist_pl.files import PREDICTIONS, REQUIREMENTS, write_atomically
 from fmnist_pl.model.inference import embed
 from fmnist_pl.options.schema import Config
-from fmnist_pl.training.environment import describe_environment
+from fmnist_pl.training.environment import describe_environment, packages
 from fmnist_pl.training.trained import Result, Trained
 from fmnist_pl.training.weights import acc_by_weights
 
@@ -62,6 +63,8 @@ def embeddings(trained: Trained) -> Result:
 
 def pictures(trained: Trained) -> Result:
     """Curves, accuracies, confusions, mistakes: as files, and in TensorBoard."""
+    if not trained.config.pictures:
+        return {}
     images, labels = (tensor.numpy() for tensor in trained.test)
     rows, folder = trained.record.rows, trained.folder / "figures"
     probabilities = trained.predictions.probabilities
@@ -74,20 +77,22 @@ def pictures(trained: Trained) -> Result:
 
 
 def row_of_hyperparameters(trained: Trained) -> Result:
-    """What was given and what came out, for TensorBoard's table of runs."""
-    came_out = ("test/acc", "test/loss", "val/acc", "val/loss")
-    trained.logger.log_hyperparams(
-        hyperparameters(trained.config),
-        {name: trained.figures[name] for name in came_out},
-        len(trained.record.rows),
-    )
+    """What was given and what came out, for TensorBoard's table of runs.
+
+    Lightning's `log_hyperparams` would give what came out once more, as points of curves.
+    """
+    came_out = dict.fromkeys(("test/acc", "test/loss", "val/acc", "val/loss"), 0)
+    for summary in hparams(hyperparameters(trained.config), came_out):
+        trained.logger.experiment.file_writer.add_summary(summary)
     return {}
 
 
 def environment(trained: Trained) -> Result:
-    """What it ran on."""
-    trainer = trained.trainer
-    return describe_environment(trainer.strategy.root_device, trainer.world_size)
+    """What it ran on, and all packages that were installed; of a run in parts, each of them."""
+    trainer, parts = trained.trainer, trained.record.parts
+    write_atomically(trained.folder / REQUIREMENTS, packages())
+    last = describe_environment(trainer.strategy.root_device, trainer.world_size)
+    return {**last, "parts": parts} if len(parts) > 1 else last
 
 
 ARTIFACTS: tuple[Callable[[Trained], Result], ...] = (
@@ -116,7 +121,10 @@ def leave(trained: Trained) -> Result:
 def hyperparameters(config: Config) -> dict[str, Any]:
     """What one compares runs by in TensorBoard's table."""
     return {
-        **{f"model.{name}": value for name, value in asdict(config.model).items()},
+        **{
+            f"model.{name}": str(value) if isinstance(value, list) else value
+            for name, value in asdict(config.model).items()
+        },
         "augment": config.augment.name,
         "classes": len(config.classes),
         "batch_size": config.data.batch_size,

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 
@@ -45,6 +46,29 @@ class Histograms(L.Callback):
             if isinstance(logger, TensorBoardLogger):
                 for name, weights in pl_module.net.named_parameters():
                     logger.experiment.add_histogram(name, weights, trainer.current_epoch + 1)
+
+
+class Curves(L.Callback):
+    """Gives every logger the figures of an epoch together with its checkpoint.
+
+    By itself Lightning gives them after the checkpoint: a run that is killed in between lacks them.
+    What TensorBoard has of an epoch that is done again is void.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch:
+            void = Event(session_log=SessionLog(status=SessionLog.START))
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                    logger.experiment.file_writer.add_event(void, step=trainer.current_epoch + 1)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        figures = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, trainer.current_epoch + 1)
+            logger.save()
 
 
 class Averaging(L.Callback):

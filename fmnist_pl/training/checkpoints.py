@@ -13,10 +13,11 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
-from fmnist_pl.files import METRICS, move_into_place, part_of, write_atomically
+from fmnist_pl.files import METRICS, link_or_copy, move_into_place, part_of, write_atomically
 from fmnist_pl.model.classifier import Classifier
 from fmnist_pl.model.inference import load_classifier
 from fmnist_pl.options.messages import UserError
+from fmnist_pl.training.environment import describe_environment
 
 Row = dict[str, float]
 
@@ -37,6 +38,8 @@ class Record(Checkpoint):
         self.last = folder / "checkpoints" / "last.ckpt"
         self.best = folder / "checkpoints" / "best.ckpt"
         self.rows: list[Row] = []
+        # What trained, from the first epoch on and from every other on that something else did.
+        self.parts: list[dict[str, Any]] = []
         self.started = 0.0
 
     @property
@@ -45,10 +48,16 @@ class Record(Checkpoint):
         return max(self.rows, key=lambda row: row["val/acc"])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "parts": self.parts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+        self.parts = state_dict.get("parts", [])  # 0.1.0 had none
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trains = describe_environment(trainer.strategy.root_device, trainer.world_size)
+        if not self.parts or self.parts[-1] != {**trains, "epoch": self.parts[-1]["epoch"]}:
+            self.parts.append({"epoch": len(self.rows) + 1, **trains})
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.started = time.perf_counter()
@@ -70,8 +79,7 @@ class Record(Checkpoint):
             self.write_table()
             if self.best_row is self.rows[-1]:
                 copy = part_of(self.best)
-                copy.unlink(missing_ok=True)
-                copy.hardlink_to(part)
+                link_or_copy(part, copy)
                 move_into_place(copy, self.best)
             move_into_place(part, self.last)
         trainer.strategy.barrier()  # no device goes on before the files are there

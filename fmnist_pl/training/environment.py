@@ -8,7 +8,7 @@ import re
 import subprocess
 import threading
 import warnings
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +64,28 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def git_commit() -> str | None:
-    """Of the code, if it is in a repository, and git on this machine."""
-    command = ["git", "rev-parse", "HEAD"]
+def git_commit(code: Path = Path(__file__)) -> str | None:
+    """Of the repository that has this file of the code; with `-dirty` where files have changed.
+
+    None where there is no git, and where the code was installed, be it inside a repository.
+    """
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=code.parent, capture_output=True, text=True)
+        return done.stdout.strip()
+
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+        if not git("ls-files", code.name):
+            return None
+        return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*") or None
     except FileNotFoundError:
         return None
-    return done.stdout.strip() or None
+
+
+def packages() -> str:
+    """All that is installed, as `pip install -r` takes it."""
+    found = {f"{one.name}=={one.version}" for one in distributions()}
+    return "".join(f"{line}\n" for line in sorted(found, key=str.lower))
 
 
 def keep_memory() -> None:

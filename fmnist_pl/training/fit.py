@@ -12,11 +12,13 @@ from fmnist_pl.data.augment import parse_ops
 from fmnist_pl.data.datamodule import FashionMNIST
 from fmnist_pl.model.classifier import Classifier
 from fmnist_pl.model.inference import load_classifier, predict
+from fmnist_pl.options.messages import UserError
 from fmnist_pl.options.schema import Config
 from fmnist_pl.training.artifacts import hyperparameters, leave
-from fmnist_pl.training.callbacks import Averaging, Divergence, Histograms
+from fmnist_pl.training.callbacks import Averaging, Curves, Divergence, Histograms
 from fmnist_pl.training.checkpoints import Record, resumable
 from fmnist_pl.training.devices import build_trainer
+from fmnist_pl.training.graphs import CUDAGraphs
 from fmnist_pl.training.progress import Progress
 from fmnist_pl.training.trained import Result, Trained
 
@@ -30,7 +32,9 @@ def prepare(config: Config, folder: Path) -> L.Trainer:
         UserError: as of `devices.build_trainer`.
     """
     record = Record(folder)
-    callbacks = [record, Averaging(), Divergence(), Histograms()]
+    callbacks: list[L.Callback] = [record, Averaging(), Divergence(), Histograms(), Curves()]
+    if config.cuda_graphs and not config.compile:
+        callbacks.append(CUDAGraphs())
     if config.trainer.enable_progress_bar:
         callbacks.append(Progress(f"{config.name}-{config.seed}", record))
     return build_trainer(config, folder, callbacks)
@@ -55,6 +59,13 @@ def fit_and_test(config: Config, folder: Path, trainer: L.Trainer) -> Result:
     except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
         if isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
+        raise
+    except Exception as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise UserError(
+                f"compile=true: PyTorch cannot compile here: {str(error).strip().splitlines()[0]} "
+                "It takes a C++ compiler, as Debian's package g++."
+            ) from error
         raise
     finally:
         gc.unfreeze()

@@ -20,8 +20,16 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fmnist_pl.config import check_same, resolve
-from fmnist_pl.files import CONFIG, METRICS, PREDICTIONS, RESULT, make_folder, write_atomically
-from fmnist_pl.options.messages import InUseError, UserError
+from fmnist_pl.files import (
+    CONFIG,
+    METRICS,
+    PREDICTIONS,
+    REQUIREMENTS,
+    RESULT,
+    make_folder,
+    write_atomically,
+)
+from fmnist_pl.options.messages import InUseError, UnfinishedError, UserError
 from fmnist_pl.options.schema import Config
 from fmnist_pl.training import cluster
 from fmnist_pl.training.fit import fit_and_test, prepare
@@ -34,6 +42,7 @@ OWN_FILES = (
     CONFIG,
     RESULT,
     PREDICTIONS,
+    REQUIREMENTS,
     METRICS,
     "checkpoints",
     "embeddings",
@@ -115,6 +124,11 @@ def locked(folder: Path) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise InUseError(f"{folder}: another process is at work on this run.") from None
                 time.sleep(0.1)
+            except OSError as error:
+                raise UserError(
+                    f"{folder}: a disk without locks ({error.strerror}), which keep two processes "
+                    "from one run: choose a folder on another disk."
+                ) from None
         yield
 
 
@@ -152,10 +166,7 @@ def limited(minutes: float | None) -> Iterator[None]:
     try:
         yield
     except OutOfTime:
-        raise UserError(
-            f"time_limit={minutes:g}: not done after as many minutes. "
-            "The same command goes on from the last whole epoch."
-        ) from None
+        raise UnfinishedError(f"time_limit={minutes:g}: not done after as many minutes.") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -166,10 +177,11 @@ def told_if_refused(folder: Path) -> Iterator[None]:
     """What the machine refuses, disk or memory, told as what the user can mend."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
         path = error.filename2 or error.filename or folder
-        reason = error.strerror or error
-        raise UserError(f"{path}: {reason}. Once mended, the same command goes on.") from error
+        raise UnfinishedError(f"{path}: {error.strerror or error}.") from error
     except (MemoryError, RuntimeError) as error:
         # A CPU's words in torch, then those of GPUs and of their libraries.
         words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")

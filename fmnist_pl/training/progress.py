@@ -1,5 +1,6 @@
 """How far a run is, at the terminal."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -12,6 +13,7 @@ from fmnist_pl.data.datamodule import TrainChunks
 from fmnist_pl.model.classifier import Classifier
 from fmnist_pl.training.checkpoints import Record
 from fmnist_pl.training.environment import describe_device
+from fmnist_pl.training.graphs import CUDAGraphs
 
 
 class Progress(ProgressBar):
@@ -37,6 +39,12 @@ class Progress(ProgressBar):
         steps = trainer.train_dataloader.num_batches
         if trainer.is_global_zero:
             print(f"{self.name} trains on {in_words(trainer)}{advice(trainer)}", flush=True)
+            if changes := difference(self.record.parts[-2:]):
+                print(
+                    f"{self.name} was trained with other {changes} before epoch "
+                    f"{self.record.parts[-1]['epoch']}: its bits are not those of one run",
+                    flush=True,
+                )
         self.bar = tqdm(
             desc=self.name,
             total=(trainer.max_epochs or 0) * steps,
@@ -84,6 +92,15 @@ class Progress(ProgressBar):
             )
 
 
+def difference(parts: Sequence[dict[str, Any]]) -> str:
+    """What the last part of a run was trained with and the one before was not."""
+    entries = [
+        {**part["hardware"], **part["versions"], "commit": part["git_commit"]} for part in parts
+    ]
+    first, last = entries[0], entries[-1]
+    return ", ".join(name for name in last if first.get(name) != last[name])
+
+
 def advice(trainer: L.Trainer) -> str:
     """What more threads would bring, where they would."""
     assert isinstance(trainer.lightning_module, Classifier)
@@ -100,4 +117,7 @@ def in_words(trainer: L.Trainer) -> str:
     memory = f" ({found['device_memory_gib']} GiB)" if "device_memory_gib" in found else ""
     several = f"{trainer.world_size} of " if trainer.world_size > 1 else ""
     threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
-    return f"{several}{found['device']}{memory}, {trainer.precision}, {threads}"
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    graphed = any(isinstance(one, CUDAGraphs) and one.holds(trainer) for one in callbacks)
+    graphs = ", CUDA graphs" if graphed else ""
+    return f"{several}{found['device']}{memory}, {trainer.precision}, {threads}{graphs}"

@@ -85,6 +85,11 @@ def test_the_file_says_what_it_takes_and_gives(exported: Path) -> None:
     assert "light piece of clothing" in metadata["input"]
 
 
+def test_old_runtimes_can_read_the_file(exported: Path) -> None:
+    model = onnx.load(exported)
+    assert model.ir_version == onnx.helper.find_min_ir_version_for(model.opset_import)
+
+
 def test_the_file_is_all_there_is(exported: Path) -> None:
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
     assert b"fmnist_pl/nets.py" not in exported.read_bytes()

@@ -19,6 +19,7 @@ from fmnist_pl import predict
 from fmnist_pl.data import source
 from fmnist_pl.data.photos import find, prepare
 from fmnist_pl.data.protocol import CLASS_NAMES
+from fmnist_pl.options.command import parse
 from fmnist_pl.options.messages import UserError
 
 COUNT = 40  # test images that are written as files
@@ -353,6 +354,11 @@ def test_mistakes_are_told(
         setattr(given, name, value)
     with pytest.raises(UserError, match=message):
         predict.work(given)
+
+
+def test_an_option_given_twice_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^images=b: images has been given already"):
+        parse(predict.Options, ["images=a", "checkpoint=x", "images=b"])
 
 
 def test_a_name_with_brackets_is_a_name(tmp_path: Path) -> None:

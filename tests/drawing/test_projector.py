@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -261,7 +262,13 @@ def test_embeddings_that_are_no_numbers_are_refused(
     assert not list((run_folder / "embeddings").iterdir())
 
 
-def test_tsne_keeps_clusters_apart_and_is_repeatable() -> None:
+@pytest.mark.parametrize("installed", [True, False])
+def test_tsne_keeps_clusters_apart_and_is_repeatable(
+    installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not installed:  # as on Linux on ARM
+        monkeypatch.setattr(projector, "find_spec", lambda name: None)
+        monkeypatch.setitem(sys.modules, "openTSNE", None)
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), 60)
     points = (rng.normal(0, 1, (300, 20)) + 8 * rng.normal(0, 1, (5, 20))[labels]).astype("f4")

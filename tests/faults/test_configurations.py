@@ -21,8 +21,6 @@ MISTAKES = {
     # Hydra's and OmegaConf's own words
     "model=nonsense": ("Could not find 'model/nonsense'", "cnn_bn"),
     "experiment=nonsense": ("Could not find 'experiment/nonsense'", "three_class"),
-    "modle=mlp": ("Key 'modle' not in 'Config'",),
-    "model.dropuot=0.1": ("Key 'dropuot' not in 'Model'",),
     "seed=abc": ("seed", "'abc' of type 'str' could not be converted to Integer"),
     "seed=1.5": ("seed", "'1.5' of type 'float' could not be converted to Integer"),
     "seed=": ("seed", "could not be converted to Integer"),
@@ -53,8 +51,14 @@ MISTAKES = {
     "data.batch_size=1000000000": ("data.batch_size=1000000000: must be", "at most 60000."),
     "time_limit=0": ("time_limit=0.0: must be more than 0 and at most 525600.",),
     "+classes={A:[0]}": ("error: classes: only 'A' is given",),
-    "+model.colour=red": ("error: model.colour: Key 'colour' not in 'Model'.",),
-    "+modle=mlp": ("error: modle: Key 'modle' not in 'Config'.",),
+    "modle=mlp": ("error: modle: no such option. The nearest: model.",),
+    "model.dropuot=0.1": ("error: model.dropuot: no such option. The nearest: model.dropout.",),
+    "lr=0.01": ("error: lr: no such option. The nearest: optimizer.lr.",),
+    "epochs=1": ("error: epochs: no such option. The nearest: trainer.max_epochs. All are listed",),
+    "scheduler=cosine": ("error: scheduler: no such option. All are listed by python -m",),
+    "+model.colour=red": ("error: model.colour: no such option.",),
+    "+modle=mlp": ("error: modle: no such option. The nearest: model.",),
+    "classes.A=[0]": ("To append to your config use +classes.A=[0]",),
     "model=null": ("model=null: Config group override must be a string",),
     "model.channels.x=1": ("model.channels.x=1: invalid literal for int()",),
     "name=${nothing}": ("error: name: Interpolation key 'nothing' not found.",),
@@ -78,6 +82,33 @@ def test_a_mistake_is_told_before_anything_is_written(
     assert command.err.count("\n") < 20
     assert command.out == ""
     assert sorted(tmp_path.iterdir()) == [command.streams, tmp_path / "file"]
+
+
+@pytest.mark.parametrize(
+    ("group", "content", "said"),
+    [
+        ("model", b"name: mine\n\thidden: [8]\n", ("mine.yaml", "line 2")),  # a tab
+        ("model", "name: mine".encode("utf-16"), ("mine.yaml: no text in UTF-8",)),
+        ("model", b"name: mine\nname: yours\n", ("mine.yaml", "duplicate key name")),
+        ("experiment", b"name: mine\n", ("experiment/mine.yaml: lacks", "# @package _global_")),
+        ("model", b"hiden: [8]\n", ("model/mine.yaml: model.hiden: no such", "model.hidden.")),
+    ],
+)
+def test_a_file_of_ones_own_is_named(
+    group: str, content: bytes, said: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "conf" / group).mkdir(parents=True)
+    (tmp_path / "conf" / group / "mine.yaml").write_bytes(content)
+    given = (f"--config-dir={tmp_path}/conf", f"{group}=mine")
+    Command("train", *given, cwd=tmp_path).fails_with(*said)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["explore", "train"])
+def test_hydras_refusals_are_told_alike(command: str, tmp_path: Path) -> None:
+    refused = Command(command, "seed=abc", cwd=tmp_path)
+    refused.fails_with("error: ", "'abc' of type 'str' could not be converted to Integer")
+    assert refused.err.count("\n") < 5
 
 
 def test_a_sweep_below_a_file_is_refused(tmp_path: Path) -> None:
@@ -109,6 +140,17 @@ def test_what_the_machine_has_not_is_told(
 ) -> None:
     train(override).fails_with(said)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_folder_of_data_is_seen_from_where_one_types(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(source.locate())
+    train("trainer.fast_dev_run=true", "hydra.job.chdir=true", "data.root=data").succeeds()
+
+
+def test_a_folder_without_the_data_is_told_once(train: Train, tmp_path: Path) -> None:
+    command = train("trainer.fast_dev_run=true", "data.root=data")
+    assert command.wait() == 0
+    assert command.err.count("data.root is no use, looking elsewhere") == 1
 
 
 def test_any_letters_will_do_for_a_path(train: Train, tmp_path: Path) -> None:

@@ -4,8 +4,13 @@ Elsewhere: SIGKILL in every epoch, a folder with another run (`test_run.py`); li
 batches (`test_datamodule.py`); killed while a file is written (`test_checkpoints.py`).
 """
 
+import errno
+import os
 import random
+import shlex
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +109,8 @@ def test_a_full_disk_is_told_and_with_more_room_the_run_goes_on(
     disk.mount(f"size={size}")
     folder = disk.folder / "run"
     full = train(folder=str(folder))
-    full.fails_with("No space left on device. Once mended, the same command goes on.")
+    remedy = f"The same command goes on with hydra.run.dir={folder}"
+    full.fails_with(f"No space left on device. {remedy}")
     assert full.err.count("\n") == 1
     assert not (folder / "result.json").exists()
     assert (folder / "metrics.csv").exists() == (folder / "checkpoints" / "last.ckpt").exists()
@@ -112,6 +118,57 @@ def test_a_full_disk_is_told_and_with_more_room_the_run_goes_on(
     disk.enlarge()
     train(folder=str(folder)).succeeds()
     assert figures(folder) == figures(undisturbed)
+
+
+def without_compiler() -> None:
+    os.environ.update(CXX="/nonexistent", PATH="/nonexistent", TORCHINDUCTOR_CACHE_DIR="cache")
+
+
+def test_compiling_without_a_compiler_is_refused(train: Train) -> None:
+    refused = train("compile=true", prepare=without_compiler)
+    refused.fails_with("compile=true: PyTorch cannot compile here: ", "g++")
+
+
+def without_links() -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    os.link = refuse
+
+
+def test_a_disk_without_links_will_do(train: Train, tmp_path: Path, undisturbed: Path) -> None:
+    train(prepare=without_links).succeeds()
+    folder = tmp_path / "run"
+    assert figures(folder) == figures(undisturbed)
+    for name in ("last.ckpt", "best.ckpt"):
+        assert (folder / "checkpoints" / name).stat().st_nlink == 1
+
+
+def piped(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Into a reader that goes after a line."""
+    command = shlex.join([sys.executable, "-m", "fmnist_pl.train", *words])
+    return subprocess.run(
+        ["bash", "-c", f"{command} | head -n 1; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_reader_that_goes_interrupts_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    done = piped(tmp_path, *MLP, "trainer.max_epochs=50", f"hydra.run.dir={folder}")
+    assert done.returncode == 130
+    assert done.stdout.startswith("mlp-0 trains on")
+    remedy = f"the same command goes on with hydra.run.dir={folder}"
+    assert done.stderr == f"\ninterrupted: {remedy}\n"
+
+
+def test_a_reader_that_goes_leaves_a_sweep_alone(tmp_path: Path) -> None:
+    done = piped(tmp_path, "-m", *MLP, "seed=0,1", "hydra.sweep.dir=sweep")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list(tmp_path.glob("sweep/*/result.json"))) == 2
+    assert (tmp_path / "sweep" / "report.html").exists()
 
 
 def test_a_run_that_diverges_says_so_and_leaves_no_result(train: Train, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import shlex
 import statistics
@@ -282,6 +283,20 @@ def test_report_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "summary.md").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
         write_report([tmp_path], tmp_path)
+
+
+def test_a_terminal_that_does_not_know_all_letters(study: Summary) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fmnist_pl.report", study.out],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "TERM": "dumb", "COLUMNS": "40"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (
+        str(study).replace("\N{PLUS-MINUS SIGN}", "+-").splitlines()[:8]
+        == (done.stdout.splitlines()[:8])
+    )
 
 
 def test_help_answers_at_once() -> None:

@@ -4,21 +4,47 @@ import platform
 import resource
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 
-from fmnist_pl.training.environment import describe_environment, git_commit, version_of
+from fmnist_pl.training.environment import (
+    describe_environment,
+    git_commit,
+    packages,
+    version_of,
+)
 
 
-def test_the_commit_is_gits_and_none_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = Path(__file__).parent
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=there, capture_output=True, text=True)
-    assert git_commit() == head.stdout.strip()
+def test_the_commit_is_that_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> str:
+        identity = ("-c", "user.name=x", "-c", "user.email=x@example.com")
+        return subprocess.check_output(["git", *identity, *words], cwd=tmp_path, text=True).strip()
+
+    code, installed = tmp_path / "code.py", tmp_path / ".venv" / "code.py"
+    installed.parent.mkdir()
+    for path in (code, installed):
+        path.write_text("one")
+    git("init", "--quiet")
+    git("add", "code.py")
+    git("commit", "--quiet", "--message=first")
+    git("tag", "-a", "-m", "x", "v1")
+    head = git("rev-parse", "HEAD")
+    assert git_commit(code) == head
+    assert git_commit(installed) is None  # in a repository that does not have it
+    code.write_text("two")
+    assert git_commit(code) == f"{head}-dirty"
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert git_commit() is None
+    assert git_commit(code) is None
     assert describe_environment(torch.device("cpu"), 1)["git_commit"] is None
+
+
+def test_all_packages_are_recorded() -> None:
+    recorded = dict(line.split("==") for line in packages().splitlines())
+    assert recorded["torch"] == version("torch")
+    assert recorded.keys() >= {"lightning", "pytest", "ruff"}
 
 
 def test_a_checkout_on_the_path_has_no_version_and_is_no_error() -> None:

@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmnist_pl.options.messages import UserError
+from fmnist_pl.training import artifacts, checkpoints
+from fmnist_pl.training.checkpoints import Record
+from fmnist_pl.training.environment import describe_environment
 from fmnist_pl.training.folder import run
 
 TINY = (
@@ -43,6 +47,13 @@ def metrics(folder: Path) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
+def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of every curve: step and value."""
+    events = EventAccumulator(str(folder)).Reload()
+    tags = events.Tags()["scalars"]
+    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in tags}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, configured: Any) -> Path:
     folder: Path = tmp_path_factory.mktemp("runs") / "cnn_bn_dropout_l1-5"
@@ -58,6 +69,17 @@ def test_the_folder_holds_the_run(finished: Path) -> None:
         "best.ckpt",
         "last.ckpt",
     }
+
+
+def test_curves_have_the_figures_of_every_epoch_once(finished: Path) -> None:
+    rows, result, shown = metrics(finished), figures(finished), points(finished)
+    for name in (name for name in rows[0] if "/" in name):
+        expected = [(i, pytest.approx(float(row[name]))) for i, row in enumerate(rows, 1)]
+        assert shown.pop(name) == expected
+    tested = {
+        name for name, value in result.items() if name[:5] == "test/" and type(value) is float
+    }
+    assert shown == {name: [(3, pytest.approx(result[name]))] for name in tested}
 
 
 def test_figures_are_consistent(finished: Path) -> None:
@@ -148,8 +170,48 @@ def test_sigkill_in_every_epoch_changes_nothing(
 
     assert figures(killed) == figures(undisturbed)
     assert metrics(killed) == metrics(undisturbed)
+    assert points(killed) == points(undisturbed)
     for name, tensor in weights(undisturbed).items():
         assert torch.equal(tensor, weights(killed)[name]), name
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_a_run_in_parts_says_what_trained_each(
+    tmp_path: Path,
+    configured: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    original = Record.on_train_epoch_start
+
+    def stop(self: Record, *arguments: Any) -> None:
+        if len(self.rows) == 2:
+            raise StoppedError
+        original(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Record, "on_train_epoch_start", stop)
+        for _ in range(2):  # the second adds nothing
+            with pytest.raises(StoppedError):
+                run(configured(*TINY, "model=mlp"), tmp_path)
+    assert "was trained with" not in capsys.readouterr().out
+
+    def described(*arguments: Any) -> dict[str, Any]:
+        environment = describe_environment(*arguments)
+        return {**environment, "versions": {**environment["versions"], "torch": "1.0"}}
+
+    for module in (checkpoints, artifacts):
+        monkeypatch.setattr(module, "describe_environment", described)
+    result = run(configured(*TINY, "model=mlp"), tmp_path)
+    first, second = result["parts"]
+    assert (first["epoch"], second["epoch"]) == (1, 3)
+    assert first["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert second["versions"] == result["versions"] != first["versions"]
+    told = "mlp-0 was trained with other torch before epoch 3: its bits are not those of"
+    assert told in capsys.readouterr().out
 
 
 def wait_for_epoch(folder: Path, epoch: int, process: subprocess.Popen[bytes]) -> bool:
