@@ -10,17 +10,19 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from fmnist_pl.config import resolve
 from fmnist_pl.data.protocol import TEST_IMAGES
 from fmnist_pl.files import PREDICTIONS
+from fmnist_pl.options.fields import check
 from fmnist_pl.options.messages import UserError, printable
 from fmnist_pl.options.schema import Config
 from fmnist_pl.report.statistics import Figures
@@ -140,7 +142,7 @@ def read_run(folder: Path) -> Run:
     run = Run(folder, State.UNFINISHED)
     path = folder / "config.yaml"
     try:
-        run = replace(run, config=resolve(OmegaConf.merge(Config, OmegaConf.load(path))))
+        run = replace(run, config=read_config(path))
         path = folder / "status.json"
         if path.exists():
             run = replace(run, **parse_status(json.loads(path.read_text(encoding="utf-8"))))
@@ -169,6 +171,23 @@ def read_predictions(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]
     """Logits (N, C) and labels (N,) of the test images, from a `predictions.npz`."""
     with np.load(path, allow_pickle=False) as arrays:
         return arrays["logits"], arrays["labels"]
+
+
+def read_config(path: Path) -> Config:
+    """The configuration of a run. What runs of other seeds have in common is read once for all."""
+    given = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    seed = given.pop("seed", None)
+    config = replace(resolved(json.dumps(given)), seed=seed)
+    if type(seed) is not int:
+        raise UserError(f"seed={seed}: no whole number.")
+    check(config)
+    return config
+
+
+@cache
+def resolved(options: str) -> Config:
+    """The options of a run, in JSON, checked."""
+    return resolve(OmegaConf.create(json.loads(options)))
 
 
 def read_epochs(path: Path) -> list[dict[str, float]]:

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from fmnist_pl.config import resolve
 from fmnist_pl.options.messages import UserError
-from fmnist_pl.report.runs import State, read_run, read_tsne
+from fmnist_pl.options.schema import Config
+from fmnist_pl.report.runs import State, read_config, read_run, read_tsne
 from fmnist_pl.report.summary import Summary, write_report
 from fmnist_pl.report.variants import read_sweep
 
@@ -17,6 +20,27 @@ def test_real_run_is_read(finished_run: Path) -> None:
     assert run.seed == 0
     assert [row["epoch"] for row in run.epochs] == [1, 2]
     assert run.figures.right.mean() == pytest.approx(run.result["test/acc"])
+
+
+def test_a_configuration_is_read_as_omegaconf_reads_it(finished_run: Path, tmp_path: Path) -> None:
+    text = (finished_run / "config.yaml").read_text()
+    for i, (old, new) in enumerate(
+        [
+            ("", ""),
+            ("seed: 0", "seed: 4294967295"),
+            ("name: mlp", "name: '1e3'"),
+            ("lr: 0.001", "lr: 1e-3"),  # by hand; to YAML this is text
+            ("threads: 1", "threads: null"),
+        ]
+    ):
+        assert old in text
+        path = tmp_path / f"{i}.yaml"
+        path.write_text(text.replace(old, new, 1))
+        assert read_config(path) == resolve(OmegaConf.merge(Config, OmegaConf.load(path)))
+    for wrong in ("seed: 0.5", "seed: -1", "seed: one", "", "[1]"):
+        path.write_text(text.replace("seed: 0", wrong, 1) if ":" in wrong else wrong)
+        with pytest.raises((UserError, AttributeError, TypeError)):
+            read_config(path)
 
 
 def test_folders_in_every_state(made_up, tmp_path: Path) -> None:
