@@ -13,6 +13,7 @@ that no way profits from another's settings. The ratios are what counts. What ea
 differences between (c) and (a) is worth, `textbook.py` measures.
 """
 
+import os
 import resource
 import subprocess
 import sys
@@ -178,8 +179,10 @@ def threads_of(threads: int | None) -> tuple[str, ...]:
 
 @contextmanager
 def busy_programs(number: int) -> Iterator[None]:
-    """So many programs that never pause."""
-    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    """So many programs that never pause, and end with this one."""
+    busy = "import os\nwhile os.getppid() == {}:\n    for _ in range(10**6): pass"
+    command = [sys.executable, "-c", busy.format(os.getpid())]
+    programs = [subprocess.Popen(command) for _ in range(number)]
     try:
         yield
     finally:
