@@ -12,12 +12,18 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fmnist_pl.data.datamodule import Batch, derive_seed
 from fmnist_pl.model import nets
 from fmnist_pl.options.schema import Model, Optimizer
+
+WITHIN_A_STEP = (
+    *("on_before_backward", "on_after_backward", "on_before_optimizer_step"),
+    "on_before_zero_grad",
+)
 
 # Logits (N, C), labels (N,), and the penalty of the weights that each image was met with (N,).
 Outputs = tuple[Tensor, Tensor, Tensor]
@@ -105,9 +111,12 @@ class Classifier(L.LightningModule):
         """Whether Lightning has nothing to do in a step but to count it.
 
         Its own `manual_backward` and optimizer would take a tenth of the MLP's step. They are for
-        several devices and for a loss that is scaled.
+        several devices, for a loss that is scaled, and for callbacks that look into a step.
         """
-        return self.trainer.world_size == 1 and self.trainer.precision != "16-mixed"
+        callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        watched = any(is_overridden(hook, one) for one in callbacks for hook in WITHIN_A_STEP)
+        alone = self.trainer.world_size == 1 and self.trainer.precision != "16-mixed"
+        return alone and not watched
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         _, outputs = self.step(batch)

@@ -33,8 +33,10 @@ class CUDAGraphs(L.Callback):
         pl_module.__dict__.pop("train_chunk", None)  # and with it the graphs' memory
 
     def holds(self, trainer: L.Trainer) -> bool:
-        device = trainer.strategy.root_device.type
-        return (device, trainer.world_size) == ("cuda", 1) and trainer.precision in PRECISIONS
+        assert isinstance(trainer.lightning_module, Classifier)
+        on_cuda = trainer.strategy.root_device.type == "cuda"
+        directly = trainer.lightning_module.steps_directly()
+        return on_cuda and directly and trainer.precision in PRECISIONS
 
     def warm_up(self, work: Replay) -> Outputs:
         """Do work once as it is, on a stream of its own, as recording wants it."""

@@ -155,7 +155,13 @@ def test_graphs_can_be_done_without(
         ("cpu", 1, "32-true", False),
     ],
 )
-def test_where_graphs_hold(device: str, world_size: int, precision: str, expected: bool) -> None:
+def test_where_graphs_hold(
+    device: str,
+    world_size: int,
+    precision: str,
+    expected: bool,
+    configured: Callable[..., Config],
+) -> None:
     class Strategy:
         root_device = torch.device(device)
 
@@ -163,5 +169,14 @@ def test_where_graphs_hold(device: str, world_size: int, precision: str, expecte
         strategy = Strategy()
 
     trainer: Any = Trainer()
-    trainer.world_size, trainer.precision = world_size, precision
+    trainer.world_size, trainer.precision, trainer.callbacks = world_size, precision, [CUDAGraphs()]
+    trainer.lightning_module = fit.build_classifier(configured("model=mlp"))
+    trainer.lightning_module._trainer = trainer
     assert CUDAGraphs().holds(trainer) is expected
+
+    class Watch(L.Callback):
+        def on_after_backward(self, *_: Any) -> None:
+            pass
+
+    trainer.callbacks.append(Watch())
+    assert not CUDAGraphs().holds(trainer)
