@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NO_CPU = {"16_mixed", "rounding_tf32", "step_tf32"}
+NO_CPU = {"16_mixed", "graphs", "rounding_tf32", "step_cnn_bn_eager", "step_mlp_eager", "step_tf32"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -41,7 +41,8 @@ def test_a_run_that_hangs_does_not_hold_up_the_others(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert [state(folder / f"mlp-{seed}") for seed in (0, 1)] == ["finished", "failed"]
     error = json.loads((folder / "mlp-1" / "status.json").read_text())["error"]
-    assert error.startswith("UserError: time_limit=0.3: not done after as many minutes.")
+    told = "time_limit=0.3: not done after as many minutes. The same command goes on."
+    assert error == f"UnfinishedError: {told}"
     assert f"mlp-1 failed {error}" in done.stdout
     assert "foreign: notes: holds no run" in done.stdout
     assert (folder / "notes" / "status.json").read_text() == "mine"
