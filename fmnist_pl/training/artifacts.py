@@ -18,7 +18,7 @@ from fmnist_pl.drawing import gallery, projector
 from fmnist_pl.files import PREDICTIONS, REQUIREMENTS, write_atomically
 from fmnist_pl.model.inference import embed
 from fmnist_pl.options.schema import Config
-from fmnist_pl.training.environment import describe_environment, packages
+from fmnist_pl.training.environment import packages
 from fmnist_pl.training.trained import Result, Trained
 from fmnist_pl.training.weights import acc_by_weights
 
@@ -88,10 +88,10 @@ def row_of_hyperparameters(trained: Trained) -> Result:
 
 
 def environment(trained: Trained) -> Result:
-    """What it ran on, and all packages that were installed; of a run in parts, each of them."""
-    trainer, parts = trained.trainer, trained.record.parts
+    """What trained it, and all packages that were installed; of a run in parts, each of them."""
+    parts = trained.record.parts
     write_atomically(trained.folder / REQUIREMENTS, packages())
-    last = describe_environment(trainer.strategy.root_device, trainer.world_size)
+    last = {name: value for name, value in parts[-1].items() if name != "epoch"}
     return {**last, "parts": parts} if len(parts) > 1 else last
 
 

@@ -1,6 +1,7 @@
 """Whole runs on the real data, in small: the folder, the result, resuming after SIGKILL."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmnist_pl.options.messages import UserError
-from fmnist_pl.training import artifacts, checkpoints
+from fmnist_pl.training import checkpoints
 from fmnist_pl.training.checkpoints import Record
 from fmnist_pl.training.environment import describe_environment
 from fmnist_pl.training.folder import run
@@ -203,8 +204,7 @@ def test_a_run_in_parts_says_what_trained_each(
         environment = describe_environment(*arguments)
         return {**environment, "versions": {**environment["versions"], "torch": "1.0"}}
 
-    for module in (checkpoints, artifacts):
-        monkeypatch.setattr(module, "describe_environment", described)
+    monkeypatch.setattr(checkpoints, "describe_environment", described)
     result = run(configured(*TINY, "model=mlp"), tmp_path)
     first, second = result["parts"]
     assert (first["epoch"], second["epoch"]) == (1, 3)
@@ -212,6 +212,38 @@ def test_a_run_in_parts_says_what_trained_each(
     assert second["versions"] == result["versions"] != first["versions"]
     told = "mlp-0 was trained with other torch before epoch 3: its bits are not those of"
     assert told in capsys.readouterr().out
+
+
+def test_an_epoch_that_is_done_again_is_drawn_once(
+    tmp_path: Path, configured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped when its points are written, and its checkpoint is not."""
+    config = configured(*TINY, "model=mlp")
+    run(config, tmp_path / "undisturbed")
+    original = Record.write_table
+
+    def stop(self: Record) -> None:
+        if len(self.rows) == 2:
+            raise StoppedError
+        original(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Record, "write_table", stop)
+        with pytest.raises(StoppedError):
+            run(config, tmp_path / "stopped")
+    run(config, tmp_path / "stopped")
+    assert points(tmp_path / "stopped") == points(tmp_path / "undisturbed")
+
+
+def test_a_disk_without_locks_is_refused(
+    tmp_path: Path, configured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(UserError, match=r"a disk without locks \(No locks available\)"):
+        run(configured(*TINY), tmp_path)
 
 
 def wait_for_epoch(folder: Path, epoch: int, process: subprocess.Popen[bytes]) -> bool:
