@@ -55,9 +55,8 @@ def train(
     torch.manual_seed(derive_seed(config.seed))
     device = datamodule.splits["train"][0].device
     net = build_net(config.model, len(config.classes)).to(device)
-    options = config.optimizer
     adam = torch.optim.Adam(
-        net.parameters(), options.lr, (options.beta1, options.beta2), options.eps, fused=True
+        net.parameters(), config.optimizer["lr"], eps=config.optimizer["eps"], fused=True
     )
     chunks = datamodule.train_dataloader()
 

@@ -165,7 +165,7 @@ def epoch(config: Config, workers: int = 0, deviations: Collection[str] = ()) ->
     options = asdict(config.model)
     del options["name"]
     classifier = type("Classifier", (*layers, textbook.Classifier), {})(
-        **options, lr=config.optimizer.lr
+        **options, lr=config.optimizer["lr"]
     )
     limit, clock = config.trainer.limit_train_batches, Clock()
     with TemporaryDirectory() as folder:

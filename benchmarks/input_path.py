@@ -196,7 +196,7 @@ def describe_machine() -> dict[str, Any]:
 
     from fmnist_pl.training.environment import describe_environment
 
-    environment = describe_environment(torch.device("cpu"), 1)
+    environment = describe_environment(torch.device("cpu"), 1, {})
     described: dict[str, Any] = environment["hardware"] | environment["versions"]
     return described
 

@@ -4,9 +4,9 @@
 
 It runs in an environment of its own, `pip install tensorflow-cpu tensorboard scipy`, without
 `fmnist_pl`. DATA is a folder with the four plain idx files, LOGS one for TensorBoard; CONFIGS is a
-JSON list of runs as `fmnist_pl.schema.Config` has them, which are trained, validated after every
-epoch and tested one after the other. It prints one JSON object: the seconds of all of them, imports
-left out, each one's test accuracy, and versions.
+JSON list of runs as `fmnist_pl.options.schema.Config` has them, which are trained, validated after
+every epoch and tested one after the other. It prints one JSON object: the seconds of all of them,
+imports left out, each one's test accuracy, and versions.
 
 `plain` is Keras as the study used it: an ImageDataGenerator, which augments image by image, and
 Keras' defaults for all else. `tuned` is written for speed as far as Keras goes without leaving its
@@ -155,7 +155,7 @@ def train(config: Options, tuned: bool, data: Path, logs: Path) -> float:
     )
     net = build_net(config["model"], len(config["classes"]))
     net.compile(
-        keras.optimizers.Adam(adam["lr"], adam["beta1"], adam["beta2"], adam["eps"]),
+        keras.optimizers.Adam(adam["lr"], *adam["betas"], adam["eps"]),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         steps_per_execution=STEPS_PER_CALL if tuned else 1,

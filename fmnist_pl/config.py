@@ -4,26 +4,27 @@
 Nothing here imports torch: `--help` and a configuration error answer at once.
 """
 
+import re
+import signal
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from fmnist_pl.data.augment import asdict_op, parse_ops
-from fmnist_pl.data.protocol import (
-    EVAL_BATCH_SIZE,
-    TEST_IMAGES,
-    TRAIN_IMAGES,
-    check_classes,
-    check_shares,
-)
+from fmnist_pl.data import augment, source
+from fmnist_pl.data.catalogue import believed
+from fmnist_pl.data.protocol import EVAL_BATCH_SIZE, check_classes, check_shares, held_out
 from fmnist_pl.files import CONFIG
+from fmnist_pl.options.command import CONF_DIR
 from fmnist_pl.options.fields import check
 from fmnist_pl.options.messages import UserError
 from fmnist_pl.options.refusals import no_such_option
-from fmnist_pl.options.schema import Config, Trainer
+from fmnist_pl.options.schema import Augment, Config, Model, Trainer
+from fmnist_pl.options.targets import TARGET
 
 MAX_BLOCKS = 4  # of convolution and pooling, which make 28x28 pixels 1x1
 
@@ -48,13 +49,100 @@ def resolve(config: DictConfig | ListConfig | Config) -> Config:
             raise UserError(f"{error.full_key}: {str(error.msg).splitlines()[0]}.") from None
         assert isinstance(resolved, Config)
         config = resolved
+    fill_in(config)
     check(config)
+    check_lr(config.optimizer)
+    check_net(config.model)
     check_devices(config.trainer.devices)
+    check_time(config.trainer.max_time)
     spell_out(config.trainer)
+    config.data = source.measured(config.data)
     check_sizes(config)
-    config.classes = check_classes(config.classes)
-    config.augment.ops = [asdict_op(op) for op in parse_ops(config.augment.ops)]
+    config.classes = check_classes(config.classes, config.data.class_names)
+    config.augment.ops = augment.spell_out(config.augment.ops)
     return config
+
+
+def read(path: Path) -> Config:
+    """The `config.yaml` of a run, which may be anybody's.
+
+    Raises:
+        UserError: as of `resolve`.
+    """
+    options: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return stored(options)
+
+
+def stored(options: dict[str, Any]) -> Config:
+    """The content of that file, checked; of its data as much as is believed."""
+    return resolve(OmegaConf.create({**options, "data": believed(options.get("data"))}))
+
+
+def fill_in(config: Config) -> None:
+    """Give a configuration that was built by hand what the command would have."""
+    if config.name == MISSING:
+        config.name = config.model.name
+    if config.augment.ops == MISSING:
+        config.augment = Augment(**choice("augment", "standard"))
+    config.optimizer = complete(config.optimizer)
+
+
+def complete(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer with its class; without one it is the study's Adam with other arguments.
+
+    So it is in a configuration that was built by hand, and in one of version 0.1.0, which had
+    another name for `betas`.
+    """
+    if TARGET in optimizer:
+        return dict(optimizer)
+    standard, given = choice("optimizer", "adam"), dict(optimizer)
+    betas = [given.pop(f"beta{i}", beta) for i, beta in enumerate(standard["betas"], 1)]
+    return {**standard, "betas": betas, **given}
+
+
+@cache
+def choice(group: str, name: str) -> dict[str, Any]:
+    """A file of `conf/`."""
+    options: Any = OmegaConf.to_container(OmegaConf.load(Path(CONF_DIR, group, f"{name}.yaml")))
+    return dict(options)
+
+
+def check_lr(optimizer: Mapping[str, Any]) -> None:
+    """Refuse a learning rate that is none; all else only the optimizer's class itself can judge."""
+    lr = optimizer.get("lr", 1)
+    if type(lr) not in (int, float) or not 0 < lr < float("inf"):
+        raise UserError(f"optimizer.lr={lr}: must be a number more than 0.")
+
+
+def check_net(model: Model) -> None:
+    """Refuse options of the study's nets where another net takes their place."""
+    plain = Model(model.name)
+    ours = ("channels", "hidden", "batch_norm", "dropout")
+    for name in ours if model.net else ():
+        if getattr(model, name) != getattr(plain, name):
+            raise UserError(
+                f"model.{name}={getattr(model, name)}: has no meaning where model.net makes it."
+            )
+
+
+def check_time(max_time: str | None) -> None:
+    """Refuse what is no time to train."""
+    if max_time and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", max_time):
+        raise UserError(f"trainer.max_time={max_time}: must be of the form DD:HH:MM:SS.")
+
+
+def check_here(config: Config) -> None:
+    """Refuse what can be read but not be trained here; operations from elsewhere are imported.
+
+    Raises:
+        UserError: as of `augment.parse_ops`; a time limit where the system has no timer for it.
+    """
+    augment.parse_ops(config.augment.ops)
+    if config.time_limit is not None and not hasattr(signal, "SIGALRM"):
+        raise UserError(
+            f"time_limit={config.time_limit:g}: this system cannot interrupt a run (it has no "
+            "SIGALRM): leave it out."
+        )
 
 
 def spell_out(trainer: Trainer) -> None:
@@ -64,6 +152,8 @@ def spell_out(trainer: Trainer) -> None:
         trainer.limit_train_batches = batches
         trainer.limit_val_batches = batches
         trainer.limit_test_batches = batches
+    if trainer.overfit_batches:
+        trainer.limit_val_batches = trainer.overfit_batches
 
 
 def check_devices(devices: Any) -> None:
@@ -79,15 +169,30 @@ def check_devices(devices: Any) -> None:
 def check_sizes(config: Config) -> None:
     """Hold against each other the sizes of images, batches, epochs and devices."""
     data, trainer, channels = config.data, config.trainer, config.model.channels
+    assert data.train_images is not None
+    assert data.test_images is not None
     if len(channels) > MAX_BLOCKS:
         raise UserError(
             f"model.channels={channels}: at most {MAX_BLOCKS} blocks; each halves the images, and "
             "after as many one pixel is left."
         )
+    overfit = trainer.overfit_batches
+    if isinstance(overfit, float) and overfit > 1:
+        raise UserError(
+            f"trainer.overfit_batches={overfit}: must be a share, up to 1.0, or a number of "
+            "batches, without a point."
+        )
+    if data.batch_size > data.train_images:
+        raise UserError(
+            f"data.batch_size={data.batch_size}: must be at least 1 and at most "
+            f"{data.train_images}."
+        )
+    data.val_size = held_out(data, data.train_images)
+    train_size = data.train_images - data.val_size
     for split, images, batch_size in (
-        ("train", TRAIN_IMAGES - data.val_size, data.batch_size),
+        ("train", train_size, data.batch_size),
         ("val", data.val_size, EVAL_BATCH_SIZE),
-        ("test", TEST_IMAGES, EVAL_BATCH_SIZE),
+        ("test", data.test_images, EVAL_BATCH_SIZE),
     ):
         name, batches = f"limit_{split}_batches", -(-images // batch_size)
         limit = getattr(trainer, name)
@@ -97,9 +202,9 @@ def check_sizes(config: Config) -> None:
                 f"of the {batches} batches; or a number of batches, without a point."
             )
     if isinstance(trainer.devices, list):
-        check_shares(data, len(trainer.devices) * trainer.num_nodes)
+        check_shares(data.batch_size, train_size, len(trainer.devices) * trainer.num_nodes)
     elif isinstance(trainer.devices, int) and trainer.devices > 0:
-        check_shares(data, trainer.devices * trainer.num_nodes)
+        check_shares(data.batch_size, train_size, trainer.devices * trainer.num_nodes)
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -120,6 +225,25 @@ def identity(config: Config) -> dict[str, Any]:
     return result
 
 
+def flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by their names, as `trainer.max_epochs`; what is nested deeper, as a value."""
+    return {
+        f"{name}.{key}" if key else name: one
+        for name, value in options.items()
+        for key, one in (value.items() if isinstance(value, dict) else [("", value)])
+    }
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The names of options that are not the same in two identities."""
+    first, second = flat(old), flat(new)
+    return [
+        name
+        for name in dict.fromkeys([*first, *second])
+        if (first.get(name), name in first) != (second.get(name), name in second)
+    ]
+
+
 def check_same(config: Config, folder: Path) -> None:
     """Refuse to continue a run of a different configuration; a folder without a run is fine.
 
@@ -129,7 +253,7 @@ def check_same(config: Config, folder: Path) -> None:
     if not (folder / CONFIG).exists():
         return
     try:
-        old = identity(resolve(OmegaConf.merge(Config, OmegaConf.load(folder / CONFIG))))
+        old = identity(read(folder / CONFIG))
     except Exception as error:  # a damaged file: YAML's errors, or a value of another version
         reason = str(error).partition("\n")[0]
         raise UserError(
@@ -137,14 +261,12 @@ def check_same(config: Config, folder: Path) -> None:
             "Name another folder, or give overwrite=true to start anew in this one."
         ) from None
     new = identity(config)
-    different = [
-        f"{name}.{key}" if key else name
-        for name in new
-        for key in (new[name] if isinstance(new[name], dict) else [""])
-        if (old[name].get(key) != new[name][key] if key else old[name] != new[name])
-    ]
+    different = differences(old, new)
     if different:
+        more = different == ["trainer.max_epochs"]
         raise UserError(
             f"{folder} holds a run of a different configuration ({', '.join(different)}). "
             "Name another folder, or give overwrite=true to start anew in this one."
+            + f" To add epochs to it, give continue_from={folder} beside another folder."
+            * more
         )

@@ -16,9 +16,9 @@ from omegaconf import DictConfig
 
 from fmnist_pl.config import resolve
 from fmnist_pl.data.augment import Op, asdict_op, parse_ops
-from fmnist_pl.options.command import CONF_DIR
+from fmnist_pl.options.command import CONF_DIR, hydra_help
 from fmnist_pl.options.messages import UserError, fail, prepare_terminal, stop_printing
-from fmnist_pl.options.refusals import refusal
+from fmnist_pl.options.refusals import refusal, unknown_flag
 from fmnist_pl.options.schema import Config
 
 if TYPE_CHECKING:
@@ -32,8 +32,13 @@ def main() -> None:
     """The command."""
     prepare_terminal()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over, to be told here
+    if wrong := unknown_flag(sys.argv[1:]):
+        fail(wrong)
     try:
-        explore()
+        if {"-h", "--help"} & set(sys.argv):
+            print(hydra_help("explore", sys.argv), flush=True)
+        else:
+            explore()
     except BrokenPipeError:
         stop_printing()
         sys.exit(1)
@@ -76,11 +81,11 @@ def pictures(config: Config) -> Iterator[tuple[str, str, "Figure"]]:
 
     from fmnist_pl.data import source
     from fmnist_pl.data.augment import augment
-    from fmnist_pl.data.datamodule import derive_seed, regroup, split_indices, to_float
+    from fmnist_pl.data.datamodule import derive_seed, regroup, split, to_float
     from fmnist_pl.drawing import dataset
 
-    arrays = source.load(config.data.root)
-    train, _ = split_indices(len(arrays.train_labels), config.data.val_size, config.data.split_seed)
+    arrays = source.load(config.data)
+    train, _ = split(config.data, len(arrays.train_labels))
     images, originals = arrays.train_images[train], arrays.train_labels[train]
     labels, names = regroup(originals, config.classes), list(config.classes)
 
@@ -90,7 +95,7 @@ def pictures(config: Config) -> Iterator[tuple[str, str, "Figure"]]:
     sheet = dataset.image_sheet(images[:25], labels[:25], names)
     yield "images.png", "the first 25 training images and their classes", sheet
 
-    histogram = dataset.class_histogram(originals, config.classes)
+    histogram = dataset.class_histogram(originals, config.classes, config.data.class_names)
     yield "classes.png", "how many training images each class has", histogram
 
     ops = parse_ops(config.augment.ops)
@@ -112,7 +117,8 @@ def pictures(config: Config) -> Iterator[tuple[str, str, "Figure"]]:
 def label(op: Op) -> str:
     """The operation's name, and below it its parameters."""
     [(name, parameters)] = asdict_op(op).items()
-    return f"{name}\n" + fill(", ".join(f"{k}: {v:g}" for k, v in parameters.items()), 28)
+    words = (f"{k}: {v:g}" if isinstance(v, float) else f"{k}: {v}" for k, v in parameters.items())
+    return f"{name}\n" + fill(", ".join(words), 28)
 
 
 if __name__ == "__main__":

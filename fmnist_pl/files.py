@@ -8,10 +8,18 @@ from fmnist_pl.options.messages import UserError
 
 # In the folder of a run.
 CONFIG = "config.yaml"  # all its options
+EVENTS = "events.out.tfevents.*"  # what TensorBoard shows; new ones each time the run starts
 METRICS = "metrics.csv"  # one row an epoch
-PREDICTIONS = "predictions.npz"  # logits of the test images
+PREDICTIONS = "predictions.npz"  # logits of the test and validation images
 REQUIREMENTS = "requirements.txt"  # packages it ran with
 RESULT = "result.json"  # the figures; written last
+REPORT = "report.html"  # of a sweep, in its folder
+SUMMARY = "summary.csv"  # of a sweep, in its folder: a row a run
+EFFECTS = "effects.csv"  # of a sweep, in its folder: what the verdicts are made of, by seed
+DOUBTFUL = "doubtful.csv"  # of a sweep, in its folder: test images whose labels are in doubt
+LOOKS = "looks.json"  # of a sweep that adds seeds, in its folder: when it is asked what is open
+JOURNAL = "search.journal"  # of a search, in its folder: all that was asked and told, Optuna's
+SEARCH = "search.json"  # of a search, in its folder: what the report is made from
 STATUS = "status.json"  # of a run of a sweep: what has become of it
 
 
@@ -35,6 +43,9 @@ def make_folder(folder: Path) -> None:
     Raises:
         UserError: it cannot be.
     """
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (there may be none)
+    if folder.resolve() in (Path(folder.resolve().anchor), home.resolve()):
+        raise UserError(f"{folder}: would be filled with the files of a run: name a folder in it.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -57,6 +68,6 @@ def link_or_copy(path: Path, other: Path) -> None:
 
 def move_into_place(part: Path, path: Path) -> None:
     """Rename a finished file to its name, its content on the disk first."""
-    with part.open("rb") as file:
+    with part.open("r+b") as file:  # Windows syncs only what is open for writing
         os.fsync(file.fileno())
     part.replace(path)

@@ -7,32 +7,30 @@ A run writes its own, named `test`, `test-tsne` and `train`; this command adds t
 checkpoint, under names that open with the checkpoint's, as in `best-test`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from fmnist_pl.drawing import projector
-from fmnist_pl.options.command import DataOptions, command
+from fmnist_pl.options.command import CheckpointOptions, command
 from fmnist_pl.options.fields import option
 from fmnist_pl.options.messages import UserError
 
 
 @dataclass
-class Options:
-    checkpoint: str = option(help="Checkpoint of a run.")
+class Options(CheckpointOptions):
     embeddings: str = option(
         "test", "Images to embed; all: training images, too.", choices=tuple(projector.SPLITS)
     )
     folder: str | None = option(
         None, "TensorBoard's; if not given, the run's, or for a checkpoint elsewhere, its own."
     )
-    data: DataOptions = field(default_factory=DataOptions)
 
 
 def work(options: Options) -> None:
     """Embed, write, print how well the classes separate."""
     from fmnist_pl.model.inference import embed, load_classifier, load_split
 
-    classifier = load_classifier(options.checkpoint)
+    classifier = load_classifier(options.checkpoint, options.trust_code)
     splits = {
         split: embed(classifier, *load_split(classifier, split, options.data.root))
         for split in projector.SPLITS[options.embeddings]

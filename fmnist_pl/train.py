@@ -17,7 +17,7 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig
 
 from fmnist_pl.config import resolve
-from fmnist_pl.options.command import CONF_DIR
+from fmnist_pl.options.command import CONF_DIR, hydra_help
 from fmnist_pl.options.messages import (
     UnfinishedError,
     UserError,
@@ -27,8 +27,9 @@ from fmnist_pl.options.messages import (
     tell,
     tensorboard,
 )
-from fmnist_pl.options.refusals import refusal
+from fmnist_pl.options.refusals import refusal, unknown_flag
 from fmnist_pl.sweep.attempt import attempt
+from fmnist_pl.sweep.plan import Guard
 from fmnist_pl.sweep.watch import Watch
 
 if TYPE_CHECKING:
@@ -40,11 +41,14 @@ def run_or_sweep(options: DictConfig) -> None:
     """One run, or one of a sweep: what Hydra calls with the composed configuration."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    root = (
-        options.data.root
-    )  # seen from where the command was typed, also with hydra.job.chdir=true
-    if root and not root.startswith("~"):
-        options.data.root = to_absolute_path(root)
+    # Paths are seen from where the command was typed, also with hydra.job.chdir=true.
+    for holder, name in (
+        (options.data, "root"),
+        (options, "init_from"),
+        (options, "continue_from"),
+    ):
+        if holder[name] and not holder[name].startswith("~"):
+            holder[name] = to_absolute_path(holder[name])
     try:
         if hydra_config.mode == RunMode.MULTIRUN:
             attempt(options, folder)
@@ -71,13 +75,22 @@ def main() -> None:
     signal.signal(signal.SIGTERM, interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in the background
         signal.signal(signal.SIGINT, interrupt)
-    if "hydra/launcher=slurm" in sys.argv and not find_spec("submitit"):
-        fail("hydra/launcher=slurm needs a plugin of Hydra's: pip install 'fmnist_pl[slurm]'")
+    if "hydra/launcher=slurm" in sys.argv:
+        if not hasattr(signal, "SIGUSR2"):  # by which SLURM warns of its time limit
+            fail("hydra/launcher=slurm: not on this system, which SLURM does not run on.")
+        if not find_spec("submitit"):
+            fail("hydra/launcher=slurm needs a plugin of Hydra's: pip install 'fmnist_pl[slurm]'")
+    Guard.only_lists = takes_out_cfg(sys.argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over, to be told here
     prepare_terminal()
+    if wrong := unknown_flag(sys.argv[1:]):
+        fail(wrong)
     code: Any = None
     try:
-        run_or_sweep()
+        if {"-h", "--help"} & set(sys.argv):
+            print(hydra_help("train", sys.argv), flush=True)
+        else:
+            run_or_sweep()
     except KeyboardInterrupt as stop:
         how = str(stop) or "with the same folder"
         print(f"\ninterrupted: the same command goes on {how}", file=sys.stderr)
@@ -98,6 +111,17 @@ def main() -> None:
     if watch and not watch.conclude():
         code = code or 1
     sys.exit(code)
+
+
+def takes_out_cfg(words: list[str]) -> bool:
+    """Whether `--cfg job` stands beside `-m`, which Hydra refuses: it is taken out."""
+    if not {"-m", "--multirun"} & set(words):
+        return False
+    for i, word in enumerate(words[1:], 1):  # the program's own name may be -c
+        if word in ("--cfg", "-c") or word.startswith("--cfg="):
+            del words[i : i + 1 + ("=" not in word)]
+            return True
+    return False
 
 
 def interrupt(*_: Any) -> None:

@@ -7,8 +7,19 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from fmnist_pl.config import resolve
+from fmnist_pl.data import idx
+from fmnist_pl.data.catalogue import named
 from fmnist_pl.options.command import CONF_DIR
 from fmnist_pl.options.schema import Config
+
+FASHION = named("fashion_mnist")
+CLASS_NAMES = tuple(FASHION.class_names)
+
+
+def with_fewer_test_images(contents: dict[str, bytes], count: int) -> dict[str, bytes]:
+    """What the files of a data set hold, the first test images alone among it."""
+    fewer = {name: idx.encode(idx.parse(contents[name])[:count]) for name in idx.FILES[2:]}
+    return contents | fewer
 
 
 @pytest.fixture(scope="session")

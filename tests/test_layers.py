@@ -9,9 +9,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fmnist_pl"
 
 # From the top; a room may import from those below it. A command is what one types after
-# `python -m fmnist_pl.`: it imports from any room, and no room imports from a command.
-LAYERS = ("command", "sweep", "training", "report", "model", "config", "drawing", "data", "files")
-LAYERS += ("options",)
+# `python -m fmnist_pl.`: it imports from any room, and only the interface imports from it.
+LAYERS = ("interface", "command", "sweep", "training", "report", "model", "config", "drawing")
+LAYERS += ("data", "files", "options")
 
 
 def modules() -> dict[str, Path]:
@@ -45,7 +45,7 @@ def imports(path: Path) -> set[str]:
 def test_nobody_imports_upward(module: str) -> None:
     for other in imports(MODULES[module]):
         assert LAYERS.index(room(module)) <= LAYERS.index(room(other)), other
-        assert room(other) != "command", f"{other} is a command"
+        assert room(other) != "command" or module == "interface", f"{other} is a command"
 
 
 def test_there_is_no_circle() -> None:

@@ -5,7 +5,8 @@ generator; `apply` uses any slice of them on any device. So what happens to an i
 the generator alone, not on the size of the chunks or on who computes them.
 
 An operation is a subclass of `Op`: its options with their ranges, what it draws for an image, and
-what it does to a batch. `augment.ops` finds it by its name, `FlipHorizontal` as `flip_horizontal`.
+what it does to a batch. `augment.ops` finds one of these by its name, `FlipHorizontal` as
+`flip_horizontal`, and one from elsewhere by its dotted path, which is imported to train only.
 torch is imported where there are tensors, since options are listed and checked without it.
 
 Nothing is clipped, as in the study: bicubic overshoot and noise may leave [0, 1] a little.
@@ -16,7 +17,8 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from inspect import isabstract, isclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmnist_pl.data.protocol import SIDE
 from fmnist_pl.options.fields import check, option
 from fmnist_pl.options.messages import UserError
+from fmnist_pl.options.targets import locate
 
 if TYPE_CHECKING:
     import torch
@@ -38,12 +41,38 @@ Draws = tuple[Drawn, ...]
 class Op(ABC):
     """An operation; subclasses are dataclasses of its options."""
 
-    known: ClassVar[dict[str, type["Op"]]] = {}
+    known: ClassVar[dict[str, type["Op"]]] = {}  # those of this module
     name: ClassVar[str]
 
-    def __init_subclass__(cls) -> None:
-        cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
-        Op.known[cls.name] = cls
+    def __init_subclass__(cls, name: str = "") -> None:
+        cls.name = name or f"{cls.__module__}.{cls.__qualname__}"
+        if cls.__module__ == __name__:
+            cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+            Op.known[cls.name] = cls
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Self:
+        """The operation of these parameters; those left out keep their defaults.
+
+        Raises:
+            UserError: an unknown parameter, a wrong type, a value out of range.
+        """
+        try:
+            op: Self = OmegaConf.to_object(OmegaConf.merge(cls, parameters))  # type: ignore[assignment]
+        except (OmegaConfBaseException, TypeError, ValueError) as error:
+            reason = str(getattr(error, "msg", None) or error).partition("\n")[0]
+            legal = ", ".join(item.name for item in fields(cls))
+            raise UserError(
+                f"augment.ops: {cls.name}: {reason}; its parameters: {legal}."
+            ) from None
+        check(op, f"augment.ops: {cls.name}.")
+        if getattr(op, "min_size", 0) > getattr(op, "max_size", 28):
+            raise UserError(f"augment.ops: {cls.name}: min_size must be at most max_size.")
+        return op
+
+    def parameters(self) -> dict[str, Any]:
+        """As `of` takes them, all filled in."""
+        return asdict(self)
 
     @abstractmethod
     def draw(self, n: int, generator: "Generator") -> Drawn:
@@ -268,8 +297,12 @@ def splitmix64(seeds: "Tensor", n: int) -> "Tensor":
     return z ^ shift(z, 31)
 
 
+# Operations with a short name that are imported as those with a dotted path are.
+SHORT = {"torchvision": "fmnist_pl.data.transforms.Torchvision"}
+
+
 def parse_ops(ops: Sequence[Any]) -> list[Op]:
-    """The operations of `augment.ops`, in order.
+    """The operations of `augment.ops`, in order; those from elsewhere are imported.
 
     Args:
         ops: one `{name: {parameter: value}}` each; parameters left out keep their defaults.
@@ -277,30 +310,61 @@ def parse_ops(ops: Sequence[Any]) -> list[Op]:
     Raises:
         UserError: an unknown operation or parameter, a wrong type, a value out of range.
     """
-    parsed = []
-    for op in ops:
-        if not isinstance(op, Mapping) or len(op) != 1:
-            raise UserError(
-                f"augment.ops: {op!r} is not of the form {{name: {{parameter: value}}}}."
-            )
-        [(name, parameters)] = op.items()
-        if name not in Op.known:
-            raise UserError(f"augment.ops: no operation {name!r}; there are {', '.join(Op.known)}.")
-        schema = Op.known[name]
-        legal = ", ".join(item.name for item in fields(schema))
-        try:
-            one: Any = OmegaConf.to_object(OmegaConf.merge(schema, parameters or {}))
-        except OmegaConfBaseException as error:
-            raise UserError(
-                f"augment.ops: {name}: {str(error.msg).splitlines()[0]}; its parameters: {legal}."
-            ) from None
-        check(one, f"augment.ops: {name}.")
-        if getattr(one, "min_size", 0) > getattr(one, "max_size", 28):
-            raise UserError(f"augment.ops: {name}: min_size must be at most max_size.")
-        parsed.append(one)
-    return parsed
+    return [find(name).of(parameters) for name, parameters in map(split, ops)]
+
+
+def spell_out(ops: Sequence[Any]) -> list[dict[str, dict[str, Any]]]:
+    """`augment.ops` with all parameters filled in; operations from elsewhere as they are given.
+
+    Nothing is imported, so that what somebody else has trained with can be read.
+
+    Raises:
+        UserError: as of `parse_ops`, for the operations of this module.
+    """
+    return [
+        {name: dict(parameters)} if imported(name) else asdict_op(find(name).of(parameters))
+        for name, parameters in map(split, ops)
+    ]
 
 
 def asdict_op(op: Op) -> dict[str, dict[str, Any]]:
     """The configuration of an operation: the inverse of `parse_ops`, all parameters filled in."""
-    return {op.name: asdict(op)}
+    return {op.name: op.parameters()}
+
+
+def split(op: Any) -> tuple[str, Mapping[str, Any]]:
+    """Name and parameters of an entry of `augment.ops`."""
+    if isinstance(op, Mapping) and len(op) == 1:
+        [(name, parameters)] = op.items()
+        if isinstance(name, str) and isinstance(parameters, Mapping | None):
+            return name, parameters or {}
+    raise UserError(f"augment.ops: {op!r} is not of the form {{name: {{parameter: value}}}}.")
+
+
+def imported(name: str) -> bool:
+    """Whether an operation is imported when it is trained with, and not before."""
+    return "." in name or name in SHORT
+
+
+def find(name: str) -> type[Op]:
+    """The class of an operation."""
+    if not imported(name):
+        if name in Op.known:
+            return Op.known[name]
+        raise UserError(
+            f"augment.ops: no operation {name!r}; there are {', '.join([*Op.known, *SHORT])}, and "
+            "by its dotted path, as mypackage.ops.Brightness, any of your own."
+        )
+    found = locate(SHORT.get(name, name), "augment.ops")
+    # A subclass without its own @dataclass would silently have the parameters of its parent alone.
+    if (
+        isclass(found)
+        and issubclass(found, Op)
+        and not isabstract(found)
+        and "__dataclass_fields__" in vars(found)
+    ):
+        return found
+    raise UserError(
+        f"augment.ops: {name} is no operation: a dataclass that is a subclass of "
+        "fmnist_pl.data.augment.Op and has its own draw and apply."
+    )

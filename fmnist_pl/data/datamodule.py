@@ -6,6 +6,8 @@ the same epoch shows the same images in the same order.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import lightning as L
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from fmnist_pl.data import augment, source
 from fmnist_pl.data.augment import Op
-from fmnist_pl.data.protocol import EVAL_BATCH_SIZE, check_shares
+from fmnist_pl.data.protocol import EVAL_BATCH_SIZE, check_shares, held_out
 from fmnist_pl.options.schema import Data
 
 CHUNK_SIZE = 1024  # images augmented at once; larger ones fall out of a CPU's cache
@@ -34,6 +36,11 @@ def split_indices(num_images: int, val_size: int, seed: int) -> tuple[Labels, La
     """Training and validation indices, int64, as scikit-learn's `train_test_split` orders them."""
     order = np.random.RandomState(seed).permutation(num_images)
     return order[val_size:], order[:val_size]
+
+
+def split(data: Data, images: int) -> tuple[Labels, Labels]:
+    """Of a data set with so many training images: those to train on, and those for validation."""
+    return split_indices(images, held_out(data, images), data.split_seed)
 
 
 def regroup(labels: NDArray[Any], classes: Mapping[str, Sequence[int]]) -> Labels:
@@ -87,9 +94,11 @@ class TrainChunks:
         batch_size: images a step, over all devices.
         ops: augmentations, in order.
         seed: with the epoch it decides order and augmentation.
+        seeds: of either of them, `order` and `augment`, if it is another.
         rank, world_size: this device and how many share each batch.
         limit: of an epoch, so many batches (int) or such a share of them (float).
         chunk_size: images augmented at once; does not change what comes out.
+        shuffle: whether in a new order.
     """
 
     def __init__(
@@ -103,7 +112,10 @@ class TrainChunks:
         world_size: int = 1,
         limit: int | float = 1.0,
         chunk_size: int = CHUNK_SIZE,
+        shuffle: bool = True,
+        seeds: Mapping[str, int] | None = None,
     ) -> None:
+        self.shuffle, self.seeds = shuffle, seeds or {}
         self.images, self.labels, self.batch_size, self.ops = images, labels, batch_size, ops
         self.seed, self.rank, self.world_size = seed, rank, world_size
         whole = -(-len(labels) // batch_size)
@@ -120,9 +132,13 @@ class TrainChunks:
         return -(-self.num_batches // self.batches_per_chunk)
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
-        order = torch.randperm(len(self.labels), generator=generator)
-        draws = augment.draw(self.ops, len(order), generator)
+        seeds = [self.seeds.get(source, self.seed) for source in ("order", "augment")]
+        streams = [torch.Generator().manual_seed(derive_seed(one, self.epoch)) for one in seeds]
+        # Augmentation, too, is drawn after an order, so that one seed for both is no other case.
+        order, _ = (torch.randperm(len(self.labels), generator=one) for one in streams)
+        if not self.shuffle:
+            order = torch.arange(len(order))
+        draws = augment.draw(self.ops, len(order), streams[1])
         # Of each batch every device takes each world_size-th image.
         place = torch.arange(len(order)) % self.batch_size % self.world_size == self.rank
         place[self.num_batches * self.batch_size :] = False
@@ -137,16 +153,30 @@ class TrainChunks:
             yield list(zip(images.split(self.share), labels.split(self.share), strict=True))
 
 
+class TrainBatches(TrainChunks):
+    """The same epoch, batch by batch."""
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        return chain.from_iterable(super().__iter__())
+
+
 class FashionMNIST(L.LightningDataModule):
-    """Fashion-MNIST under the study's protocol.
+    """Fashion-MNIST, or another data set, under the study's protocol.
 
     Args:
-        data: where the data set is, how it is split and batched.
+        data: which it is and where, how it is split and batched.
         classes: name of each class to the original labels it takes.
         ops: augmentations of the training images, in order.
-        seed: of order and augmentation.
+        seed, seeds: of order and augmentation, as those of `TrainChunks`.
         limit_train_batches: of an epoch, so many (int) or such a share of them (float).
+        overfit_batches: if not 0, so many or such a share of them, the same in every epoch, in
+            the same order.
     """
+
+    in_chunks = True  # whether training batches come as lists of them
 
     def __init__(
         self,
@@ -155,22 +185,29 @@ class FashionMNIST(L.LightningDataModule):
         ops: Sequence[Op] = (),
         seed: int = 0,
         limit_train_batches: int | float = 1.0,
+        overfit_batches: int | float = 0,
+        seeds: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        self.data, self.classes, self.ops, self.seed = data, classes, ops, seed
-        self.limit_train_batches = limit_train_batches
+        self.data, self.classes, self.ops, self.seed, self.seeds = data, classes, ops, seed, seeds
+        self.limit_train_batches, self.overfit_batches = limit_train_batches, overfit_batches
         self.splits: dict[str, Batch] = {}
+        self.sha256: dict[str, str] = {}  # of what the files hold
+
+    @cached_property
+    def contents(self) -> dict[str, bytes]:
+        """What the files hold, until it is split."""
+        return source.find(self.data)[1]
 
     def prepare_data(self) -> None:
-        source.load(self.data.root)
+        _ = self.contents
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        arrays = source.load(self.data.root)
-        train, val = split_indices(
-            len(arrays.train_labels), self.data.val_size, self.data.split_seed
-        )
+        arrays, self.sha256 = source.parsed(self.contents), source.digests(self.contents)
+        del self.contents
+        train, val = split(self.data, len(arrays.train_labels))
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         for name, images, labels in (
             ("train", arrays.train_images[train], arrays.train_labels[train]),
@@ -186,15 +223,24 @@ class FashionMNIST(L.LightningDataModule):
         rank, world_size = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
-        check_shares(self.data, world_size)
-        return TrainChunks(
-            *self.splits["train"],
+        images, labels = self.splits["train"]
+        check_shares(self.data.batch_size, len(labels), world_size)
+        kind = TrainChunks if self.in_chunks else TrainBatches
+        if self.overfit_batches:
+            whole = -(-len(labels) // self.data.batch_size)
+            shown = max(1, limited(whole, self.overfit_batches)) * self.data.batch_size
+            images, labels = images[:shown], labels[:shown]
+        return kind(
+            images,
+            labels,
             self.data.batch_size,
             self.ops,
             self.seed,
             rank,
             world_size,
             self.limit_train_batches,
+            shuffle=not self.overfit_batches,
+            seeds=self.seeds,
         )
 
     def val_dataloader(self) -> EvalBatches:

@@ -1,11 +1,13 @@
 """Image files of any kind as images of the data set: a light piece on a black ground, 28x28."""
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from glob import glob
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,22 +16,34 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from fmnist_pl.options.messages import UserError, printable
+from fmnist_pl.data.cutout import FINEST, Cutout, cut_out
+from fmnist_pl.options.messages import UserError, printable, progress_bar
+from fmnist_pl.options.schema import FASHION_MNIST
 
 # EPS is not among them: Pillow has Ghostscript run what is in the file.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-SIDE = 28
-FULL_SCALE = {"I": 65535, "F": 1}  # of Pillow's modes; else 16 bits
-READERS = 2  # images decoded at once; the largest allowed take nearly 2 GB each
+FORMATS = ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"]
+HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+READERS = min(4, os.cpu_count() or 1)  # images decoded at once, as much as a gigabyte each
+SURE = 0.9  # probability below which an answer is unsure
+
+if find_spec("pillow_heif"):
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    FORMATS.append("HEIF")
 
 
 class Photo(NamedTuple):
-    """A file that could be read."""
+    """A file that could be read, and the piece in it."""
 
     path: Path
-    image: NDArray[np.uint8]  # (28, 28)
-    inverted: bool
     size: str  # of the file, as in 640x480
+    cutout: Cutout
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The piece as an image of the data set, (28, 28)."""
+        return self.cutout.image
 
 
 def find(images: str) -> list[Path]:
@@ -54,13 +68,40 @@ def find(images: str) -> list[Path]:
     return found
 
 
-def read_all(paths: Sequence[Path], invert: str) -> Iterator[Photo]:
-    """The files that are images, in order; the others are reported on stderr."""
+def find_labelled(folder: str, class_names: Sequence[str]) -> dict[Path, int]:
+    """The files in a folder's subfolders, each with the number of the class it is named by.
+
+    Case and signs do not count: T-shirt/top is `t-shirt top`.
+
+    Raises:
+        UserError: no such folder or no file; a subfolder that is named by no class.
+    """
+
+    def plain(name: str) -> str:
+        return "".join(filter(str.isalnum, name)).casefold()
+
+    classes = {plain(name): label for label, name in enumerate(class_names)}
+    legal = f"a subfolder is named by a class: {', '.join(class_names)} (signs may be left out)."
+    found: dict[Path, int] = {}
+    if not Path(folder).is_dir():
+        raise UserError(f"images={folder}: no such folder; {legal}")
+    subfolders = sorted(path for path in Path(folder).iterdir() if path.is_dir())
+    if not subfolders:
+        raise UserError(f"images={folder}: no subfolder; {legal}")
+    for path in subfolders:
+        if plain(path.name) not in classes:
+            raise UserError(f"images={folder}: {path.name!r} is no class; {legal}")
+        found |= dict.fromkeys(find(str(path)), classes[plain(path.name)])
+    return found
+
+
+def read_all(paths: Sequence[Path], invert: str, data_set: str | None) -> Iterator[Photo]:
+    """The files that show a piece, in order; the others are reported on stderr."""
     with warnings.catch_warnings(), ThreadPoolExecutor(READERS) as pool:
         warnings.simplefilter("ignore")  # of oddities that a decoder copes with
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        outcomes = pool.map(partial(read, invert=invert), paths)
-        bar = tqdm(outcomes, total=len(paths), unit="file", delay=1, leave=False, disable=None)
+        outcomes = pool.map(partial(read, invert=invert, data_set=data_set), paths)
+        bar = progress_bar(outcomes, "reading", len(paths), unit="file", delay=1, leave=False)
         for path, outcome in zip(paths, bar, strict=True):
             if isinstance(outcome, Photo):
                 yield outcome
@@ -68,51 +109,44 @@ def read_all(paths: Sequence[Path], invert: str) -> Iterator[Photo]:
                 tqdm.write(f"error: {printable(str(path))}: {outcome}", file=sys.stderr)
 
 
-def read(path: Path, invert: str) -> Photo | str:
-    """A file as an image of the data set, or why it cannot be one."""
+def read(path: Path, invert: str, data_set: str | None) -> Photo | str:
+    """A file as an image of the data set, or why it cannot be one.
+
+    Files of 28x28 pixels are taken as they are, but for Fashion-MNIST: how large a piece is in its
+    images is known.
+    """
     if path.exists() and not path.is_file():
         return "not a regular file."
     try:
         with Image.open(path, formats=FORMATS) as file:
             size = "{}x{}".format(*file.size)
-            file.draft("L", (16 * SIDE, 16 * SIDE))  # JPEG: spares decoding what is thrown away
-            grey = to_grey(ImageOps.exif_transpose(file), light=invert != "no")
-            return Photo(path, *prepare(grey, invert), size)
+            if getattr(file, "is_animated", False) and file.format != "MPO":  # a camera's preview
+                size += f", first of {file.n_frames} frames"  # type: ignore[attr-defined]
+            file.draft(None, (FINEST, FINEST))  # JPEG: spares decoding what is thrown away
+            ready = data_set != FASHION_MNIST
+            cutout = cut_out(ImageOps.exif_transpose(file), invert, ready)
+        return Photo(path, size, cutout) if cutout else "nothing stands out from the ground."
     except UnidentifiedImageError:
-        return f"no image of a format that is read ({', '.join(FORMATS)})."
+        return what_it_is(path)
     except OSError as error:
         return f"{error.strerror or error}."
     except Exception as error:  # a decoder's, each has its own
         return f"{error} ({type(error).__name__})."
 
 
-def to_grey(image: Image.Image, light: bool) -> Image.Image:
-    """Any mode as `L`: 8-bit grey; what is transparent, on a light or a dark ground."""
-    if image.mode[0] in "IF":
-        values = np.asarray(image, np.float32) * (255 / FULL_SCALE.get(image.mode, 65535))
-        return Image.fromarray(np.nan_to_num(values).clip(0, 255).round().astype(np.uint8))
-    if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, "white" if light else "black")
-        image = Image.alpha_composite(ground, image.convert("RGBA"))
-    return image.convert("L")
+def mark(doubt: str, probability: float) -> str:
+    """Why an answer is not to be trusted; empty where nothing speaks against it."""
+    if doubt:
+        return f"unreliable: {doubt}"
+    return "unsure" if probability < SURE else ""
 
 
-def prepare(image: Image.Image, invert: str) -> tuple[NDArray[np.uint8], bool]:
-    """A grey image made as the images of the data set were, and whether it was inverted.
-
-    Unless it has 28x28 pixels, margins within 5 % of the ground are cut off, the longer side is
-    made 28 pixels and the shorter one extended. Shrinking is by Lanczos' filter and no sharpening
-    follows; else as in H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST", arXiv:1708.07747.
-    """
-    pixels = np.asarray(image)
-    ground = int(np.median(np.concatenate([*pixels[[0, -1]], *pixels[:, [0, -1]].T])))
-    if image.size != (SIDE, SIDE):
-        piece = Image.fromarray(np.abs(pixels.astype(np.int16) - ground) > 0.05 * 255)
-        piece = image.crop(piece.getbbox())
-        # ImageOps.pad lets the short side of a long piece become 0.
-        width, height = (max(1, round(side / max(piece.size) * SIDE)) for side in piece.size)
-        piece = piece.resize((width, height), Image.Resampling.LANCZOS)
-        image = Image.new("L", (SIDE, SIDE), ground)
-        image.paste(piece, (round((SIDE - width) / 2), round((SIDE - height) / 2)))
-    inverted = invert == "yes" or (invert == "auto" and ground > 127)
-    return np.asarray(ImageOps.invert(image) if inverted else image), inverted
+def what_it_is(path: Path) -> str:
+    """Why no image was found in a file."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if not head:
+        return "an empty file."
+    if head[4:8] == b"ftyp" and head[8:] in HEIC:
+        return "HEIC: export it as JPEG, or pip install pillow-heif."
+    return f"no image of a format that is read ({', '.join(FORMATS)})."

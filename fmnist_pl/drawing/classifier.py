@@ -2,20 +2,37 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from math import ceil
 from textwrap import fill
 from typing import Any
 
 import numpy as np
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fmnist_pl.drawing.style import GREY, INK, PALETTE, RIGHT, WRONG, bars, show, styled, wrap
+from fmnist_pl.data.cutout import Cutout
+from fmnist_pl.drawing.style import (
+    GREY,
+    INK,
+    MARKED,
+    PALETTE,
+    RIGHT,
+    WRONG,
+    bars,
+    class_colours,
+    show,
+    styled,
+    wrap,
+)
 
 LOOKS = cycler(marker=["o", "s", "^", "D"]) * cycler(color=PALETTE)  # of runs
+TOLD_APART = 4  # so many, where lines cross
+COLUMNS = 4
 
 
 @styled
@@ -23,27 +40,44 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, float | str]]]) -> Figure:
     """Accuracy and loss by epoch, training dashed and validation solid.
 
     Args:
-        runs: name of each run to the rows of its `metrics.csv`.
+        runs: name of each run to the rows of its `metrics.csv`; more of them than can be told apart
+            in one place have a place each, of one scale.
     """
     looks: dict[str, dict[str, Any]] = dict(zip(runs, cycle(LOOKS), strict=False))
-    figure = Figure((9, 3.7))
-    for axes, (key, label) in zip(
-        figure.subplots(1, 2), (("acc", "accuracy"), ("loss", "loss")), strict=True
+    together = len(runs) <= TOLD_APART
+    places = [list(runs)] if together else [[name] for name in runs]
+    columns = min(len(places), COLUMNS)
+    rows = ceil(len(places) / columns)
+    lines = [wrap(name).count("\n") + 1 for name in runs]
+    height = max(3.7, 0.2 * sum(lines)) if together else 0.6 + rows * (3 + 0.26 * max(lines))
+    figure = Figure((9, height))
+    halves = figure.subfigures(*((1, 2) if together else (2, 1)), squeeze=False)
+    for half, (key, label) in zip(
+        halves.flat, (("acc", "accuracy"), ("loss", "loss")), strict=True
     ):
-        for name, rows in runs.items():
-            epochs = [float(row["epoch"]) for row in rows]
-            for split, line, alpha in (("train", "--", 0.6), ("val", "-", 1)):
-                values = [float(row[f"{split}/{key}"]) for row in rows]
-                axes.plot(epochs, values, line, alpha=alpha, **looks[name])
-        axes.set(xlabel="epoch", title=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(axis="y", color=GREY, linewidth=0.5)
+        half.suptitle(label, fontsize=10)
+        half.supxlabel("epoch", fontsize=10)
+        grid = half.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for place in grid.flat[len(places) :]:
+            place.remove()
+        for axes, names in zip(grid.flat, places, strict=False):
+            for name in names:
+                epochs = [float(row["epoch"]) for row in runs[name]]
+                for split, line, alpha in (("train", "--", 0.6), ("val", "-", 1)):
+                    values = [float(row[f"{split}/{key}"]) for row in runs[name]]
+                    axes.plot(epochs, values, line, alpha=alpha, **looks[name])
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.tick_params(labelbottom=True)
+            axes.grid(axis="y", color=GREY, linewidth=0.5)
+            if not together:
+                axes.set_title(wrap(names[0]), fontsize=8)
     legend = {
         "training": Line2D([], [], color=INK, linestyle="--", alpha=0.6),
         "validation": Line2D([], [], color=INK),
     }
-    for name, look in looks.items():
-        legend[name] = Line2D([], [], linestyle="", markersize=6, **look)
+    if together:
+        for name, look in looks.items():
+            legend[wrap(name)] = Line2D([], [], linestyle="", markersize=6, **look)
     figure.legend(legend.values(), legend.keys(), loc="outside right center")
     return figure
 
@@ -70,8 +104,14 @@ def class_accuracy(
     places = np.arange(len(names))
     for i, (name, values) in enumerate(accuracy.items()):
         place = places + (i - (len(accuracy) - 1) / 2) * thickness
+        values = np.array(values, float)  # NaN for None: no such image
         bars = axes.barh(place, values, thickness, color=GREY if i else PALETTE[0], label=name)
-        axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
+        axes.bar_label(
+            bars,
+            ["" if np.isnan(value) else f"{value:.3f}" for value in values],
+            padding=3,
+            fontsize=8,
+        )
     axes.set_yticks(places, names)
     axes.set(xlim=(0, 1), xlabel="accuracy", title=title)
     axes.invert_yaxis()
@@ -118,6 +158,8 @@ def predictions(
     captions: Sequence[str] | None = None,
     columns: int = 3,
     title: str = "",
+    cutouts: Sequence[Cutout] = (),
+    marks: Sequence[str] = (),
 ) -> Figure:
     """Each image beside its class probabilities; the prediction is blue if right, red if wrong.
 
@@ -129,13 +171,16 @@ def predictions(
         captions: what to print below each image.
         columns: images in a row.
         title: of the figure.
+        cutouts: the photos the images were cut out of, drawn beside them, the piece outlined.
+        marks: why a prediction is not to be trusted; said beside it.
     """
     names = [wrap(name) for name in class_names]
     below = [wrap(caption) for caption in captions or [""] * len(images)]
     lines = max((caption.count("\n") for caption in below), default=0)
     height = max(1.5, 0.3 + 0.13 * len(names) * max(name.count("\n") + 1 for name in names))
     rows, columns = max(1, -(-len(images) // columns)), max(1, min(columns, len(images)))
-    figure = Figure((3.5 * columns, rows * (height + 0.11 * lines) + 0.25 * bool(title)))
+    width = 5 if cutouts else 3.5
+    figure = Figure((width * columns, rows * (height + 0.11 * lines) + 0.25 * bool(title)))
     figure.suptitle(title)
     cells = figure.subfigures(rows, columns, squeeze=False).flat
     for i, (image, shares, cell) in enumerate(zip(images, probabilities, cells, strict=False)):
@@ -153,8 +198,16 @@ def predictions(
         else:
             heading, ink = f"\N{BALLOT X} {heading}, is {class_names[labels[i]]}", WRONG
             colours[guess], colours[labels[i]] = WRONG, RIGHT
-        cell.suptitle(fill(heading, 48), x=0.03, ha="left", fontsize=9, color=ink)
-        left, right = cell.subplots(1, 2, width_ratios=[1, 1.1])
+        if marks and marks[i]:
+            heading, ink = f"{heading}, {marks[i]}", MARKED
+        cell.suptitle(
+            fill(heading, 70 if cutouts else 48), x=0.03, ha="left", fontsize=9, color=ink
+        )
+        *given, left, right = cell.subplots(
+            1, 2 + bool(cutouts), width_ratios=[1] * bool(cutouts) + [1, 1.1]
+        )
+        for axes in given:
+            outline(axes, cutouts[i])
         show(left, image)
         left.set_anchor("N")
         # Captions of equal height keep the cells of a row in line.
@@ -164,6 +217,13 @@ def predictions(
         right.tick_params(labelsize=7, length=0)
         right.spines["bottom"].set_visible(False)
     return figure
+
+
+def outline(axes: Axes, cutout: Cutout) -> None:
+    """A photo with the outline of the piece that was found in it."""
+    show(axes, cutout.photo)
+    axes.contour(np.pad(cutout.mask, 1), [0.5], colors=MARKED, linewidths=1, extent=None)
+    axes.set_anchor("N")
 
 
 def mistakes(
@@ -197,7 +257,8 @@ def scatter(
     figure = Figure((7, 7))
     axes = figure.subplots()
     x, y = points.T
-    axes.scatter(x, y, s=3, c=np.array(PALETTE)[labels], linewidths=0, rasterized=True)
+    palette = class_colours(len(class_names))
+    axes.scatter(x, y, s=3, c=np.array(palette)[labels], linewidths=0, rasterized=True)
     taken: list[tuple[Any, Any]] = []  # centre and half size of each name, as shares of the extent
     for label in np.unique(labels):
         name = wrap(class_names[label])
@@ -220,7 +281,7 @@ def scatter(
             name,
             ha="center",
             va="center",
-            bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": PALETTE[label]},
+            bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": palette[label]},
         )
     axes.set(title=title, xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_visible(False)

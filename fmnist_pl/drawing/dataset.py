@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fmnist_pl.data.protocol import CLASS_NAMES, check_classes
-from fmnist_pl.drawing.style import PALETTE, bars, show, styled, wrap
+from fmnist_pl.data.protocol import check_classes
+from fmnist_pl.drawing.style import bars, class_colours, show, styled, wrap
 
 
 @styled
@@ -39,27 +39,31 @@ def image_sheet(
 
 
 @styled
-def class_histogram(labels: NDArray[Any], classes: Mapping[str, Sequence[int]]) -> Figure:
+def class_histogram(
+    labels: NDArray[Any], classes: Mapping[str, Sequence[int]], class_names: Sequence[str]
+) -> Figure:
     """How many images each original class has and, where they are regrouped, each new one.
 
     Args:
-        labels: original, (N,), 0 to 9.
+        labels: original, (N,).
         classes: name of each class to the original labels it takes.
+        class_names: of the original classes, by label.
     """
-    counts = np.bincount(labels, minlength=len(CLASS_NAMES))
+    counts = np.bincount(labels, minlength=len(class_names))
     home = {label: i for i, members in enumerate(classes.values()) for label in members}
-    original = [(name, counts[i], PALETTE[home[i]]) for i, name in enumerate(CLASS_NAMES)]
+    palette = class_colours(len(classes))
+    original = [(name, counts[i], palette[home[i]]) for i, name in enumerate(class_names)]
     panels = {"original classes": original}
-    if classes != check_classes({}):
+    if classes != check_classes({}, class_names):
         panels["as regrouped"] = [
             (name, counts[list(members)].sum(), colour)
-            for (name, members), colour in zip(classes.items(), PALETTE, strict=False)
+            for (name, members), colour in zip(classes.items(), palette, strict=True)
         ]
     figure = Figure((4.6 * len(panels), 3.4))
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, classes_shown) in zip(row, panels.items(), strict=True):
-        names, lengths, colours = zip(*classes_shown, strict=True)
-        drawn = bars(axes, names, lengths, colours)
+        names, lengths, inks = zip(*classes_shown, strict=True)
+        drawn = bars(axes, names, lengths, inks)
         axes.bar_label(drawn, [f"{n:,}" for n in lengths], padding=3)
         axes.set(title=title, xlabel="images")
         axes.margins(x=0.15)

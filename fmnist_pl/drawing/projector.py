@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from fmnist_pl.files import write_atomically
-from fmnist_pl.options.messages import UserError
+from fmnist_pl.options.messages import UserError, progress_bar
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -96,12 +95,13 @@ def tsne(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 
     # What does not extend in two directions has no principal components to start from.
     flat = np.linalg.matrix_rank(embeddings) < 2
-    with tqdm(total=EXAGGERATED + PLAIN, desc="t-SNE", delay=1, leave=False, disable=None) as bar:
+    with progress_bar(total=EXAGGERATED + PLAIN, desc="t-SNE", delay=1, leave=False) as bar:
 
         def advance(iteration: int, error: float, points: NDArray[Any]) -> None:
             bar.update(10)
 
         points = TSNE(
+            perplexity=perplexity(len(embeddings)),
             early_exaggeration_iter=EXAGGERATED,
             n_iter=PLAIN,
             initialization="random" if flat else "pca",
@@ -119,8 +119,15 @@ def slow_tsne(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 
     print("t-SNE by scikit-learn, which takes a minute: openTSNE, the faster, is not installed")
     exaggerated = 250  # always
-    points = TSNE(random_state=0, max_iter=exaggerated + PLAIN).fit_transform(embeddings)
+    points = TSNE(
+        perplexity=perplexity(len(embeddings)), random_state=0, max_iter=exaggerated + PLAIN
+    ).fit_transform(embeddings)
     return np.asarray(points, np.float32)
+
+
+def perplexity(count: int) -> float:
+    """How many neighbours t-SNE reckons with: its usual number, or of so few points a third."""
+    return min(30, (count - 1) / 3)
 
 
 def knn_accuracy(points: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
@@ -130,7 +137,7 @@ def knn_accuracy(points: NDArray[np.float32], labels: NDArray[np.int64]) -> floa
     """
     from sklearn.neighbors import NearestNeighbors
 
-    index = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(points)
+    index = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(points) - 1)).fit(points)
     neighbours = index.kneighbors(return_distance=False)  # (N, 10), none its own neighbour
     votes = np.eye(labels.max() + 1)[labels[neighbours]].sum(1)  # (N, C)
     return float((votes.argmax(1) == labels).mean())

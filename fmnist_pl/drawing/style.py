@@ -5,6 +5,7 @@ in the order of the `classes` mapping and keep their colours from picture to pic
 """
 
 from collections.abc import Sequence
+from itertools import cycle, islice
 from textwrap import fill
 from typing import Any
 
@@ -28,6 +29,7 @@ PALETTE = (
     "#92dadd",
 )
 RIGHT, WRONG = PALETTE[0], PALETTE[2]
+MARKED = PALETTE[6]  # not to be trusted
 GREY, INK = "#c4c4c4", "#333333"
 
 styled = rc_context(
@@ -52,6 +54,11 @@ styled = rc_context(
         "ytick.color": INK,
     }
 )
+
+
+def class_colours(count: int) -> list[str]:
+    """One for each class; of more than ten, again from the first."""
+    return list(islice(cycle(PALETTE), count))
 
 
 def wrap(name: str) -> str:

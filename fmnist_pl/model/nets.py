@@ -1,20 +1,24 @@
-"""From a point in the space of nets to a `torch.nn.Sequential` of `features` and `head`.
+"""From a point in the space of nets, or a net from outside, to one of `features` and `head`.
 
 Keras' defaults where they differ from PyTorch's: Glorot-uniform kernels, zero biases, and batch
 normalisation with epsilon 1e-3 and running averages that keep 0.99 of their value each step.
 """
 
+import copy
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
+from fmnist_pl.options.messages import UserError
 from fmnist_pl.options.schema import Model
+from fmnist_pl.options.targets import TARGET, build
 
 IMAGE_SIZE = 28
+OURS = {"fmnist_pl.model.resnet.resnet18"}  # that `model.net` may name, from whoever it comes
 
 
 class Flatten(nn.Module):
@@ -132,15 +136,52 @@ def mean_over_devices(values: Tensor) -> Tensor:
 class Net(nn.Sequential):
     """Images (B, 1, 28, 28), float in [0, 1], to logits (B, C) through embeddings (B, D)."""
 
-    features: nn.Sequential  # gives the embedding, the input of the last dense layer
-    head: nn.Linear
+    features: nn.Module  # gives the embedding, the input of the last dense layer
+    head: nn.Module
 
 
 def build_net(model: Model, num_classes: int) -> Net:
     """The net of a configuration.
 
     Weights are drawn from torch's global generator and laid out channels_last.
+
+    Raises:
+        UserError: as of `outside_net`.
     """
+    net = outside_net(model.net, num_classes) if model.net else study_net(model, num_classes)
+    return net.to(memory_format=torch.channels_last)
+
+
+def outside_net(spec: Mapping[str, Any], num_classes: int) -> Net:
+    """What `model.net` makes; it is told `num_classes` if it takes that.
+
+    Raises:
+        UserError: it cannot be made, or is no `features` and `head` for such images and classes.
+    """
+    module = build(spec, "model.net", num_classes=num_classes)
+    try:
+        net = Net(OrderedDict(features=module.features, head=module.head))
+        images = torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE)
+        with torch.no_grad():
+            embeddings = copy.deepcopy(net.features).eval()(images)
+            logits = copy.deepcopy(net.head).eval()(embeddings)
+        shapes = embeddings.ndim, tuple(logits.shape)
+    except Exception as error:  # whatever a module of somebody's raises
+        raise UserError(
+            f"model.net: {spec[TARGET]} makes no module of features and head that takes images "
+            f"(B, 1, 28, 28): {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        ) from None
+    if shapes != (2, (2, num_classes)):
+        raise UserError(
+            f"model.net: {spec[TARGET]}: its features must give embeddings (B, D), and its head of "
+            f"those logits (B, {num_classes}); they give {tuple(embeddings.shape)} and {shapes[1]} "
+            "for B = 2."
+        )
+    return net
+
+
+def study_net(model: Model, num_classes: int) -> Net:
+    """Convolution blocks, then dense layers, then the head."""
     layers: list[nn.Module] = []
     channels, size = 1, IMAGE_SIZE
     for filters in model.channels:
@@ -161,7 +202,7 @@ def build_net(model: Model, num_classes: int) -> Net:
             nn.init.xavier_uniform_(layer.weight)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-    return net.to(memory_format=torch.channels_last)
+    return net
 
 
 def kernels(net: nn.Module) -> Iterator[Tensor]:

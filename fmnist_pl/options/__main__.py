@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fmnist_pl.data.augment import Op
+from fmnist_pl.data.transforms import Torchvision
 from fmnist_pl.options.command import CONF_DIR, default_of, flatten
 from fmnist_pl.options.fields import describe
 from fmnist_pl.options.schema import Config
@@ -28,7 +29,7 @@ that declare options by `python -m fmnist_pl.options > docs/options.md`.
 An option is given as `NAME=VALUE`, as in `optimizer.lr=0.01`. A value with brackets or braces needs
 quotes for the shell, as in `'model.channels=[32,64]'`. A choice, as in `model=cnn`, takes all that
 a file of `conf/` says; an option given beside it has the last word. Where nothing else is chosen,
-the choices are `model={model}` and `augment={augment}`.
+the choices are `data={data}`, `model={model}` and `augment={augment}`.
 
 In the tables of options,
 
@@ -45,14 +46,23 @@ FLAGS = """\
 | Name | Default | Meaning |
 | --- | --- | --- |
 | `-m` |  | A sweep: a run for every combination of the values, which are separated by commas. |
-| `--cfg job` |  | Print the options the command would run with, and stop. |
+| `--cfg job` |  | Print the options the command would run with, or with `-m` the runs and how far \
+they are. |
 | `--help` |  | The choices and the options one uses most. |
 | `hydra.run.dir` | `{run}` | Folder of a run. |
-| `hydra.sweep.dir` | `{sweep}` | Folder of a sweep; each of its runs has one in it. |
+| `hydra.sweep.dir` | `{sweep}` | Folder of a sweep; by default it follows from what is swept. |
+| `hydra.sweep.subdir` | `{subdir}` | Folder in it of each run; by default it follows from what \
+varies. |
 | `hydra/launcher` | `{launcher}` | What starts the runs of a sweep: `joblib`, several at once; \
 `basic`, one after another; or a choice below. |
 | `hydra.launcher.n_jobs` | `{n_jobs}` | Of `joblib`: how many at once; -1: as many as there are \
 cores for. |
+"""
+
+OPERATIONS = """\
+{}
+- `torchvision`: {}
+- a dotted path, as `mypackage.ops.Brightness`: [your own class](extending.md#a-new-operation).\
 """
 
 
@@ -70,6 +80,7 @@ def reference() -> str:
         FLAGS.format(
             run=hydra["run"]["dir"],
             sweep=hydra["sweep"]["dir"],
+            subdir=hydra["sweep"]["subdir"],
             launcher=chosen["hydra/launcher"],
             n_jobs=hydra["launcher"]["n_jobs"],
         ),
@@ -80,7 +91,10 @@ def reference() -> str:
         ),
         option_section(
             "Operations of `augment.ops`",
-            "\n".join(f"- `{name}`: {op.__doc__}" for name, op in Op.known.items()),
+            OPERATIONS.format(
+                "\n".join(f"- `{name}`: {op.__doc__}" for name, op in Op.known.items()),
+                Torchvision.__doc__,
+            ),
             (option for name, op in Op.known.items() for option in flatten(op, f"{name}.")),
         ),
     ]

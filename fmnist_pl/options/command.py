@@ -9,11 +9,14 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING as NOTHING
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from itertools import chain, pairwise
 from operator import attrgetter
 from pathlib import Path
+from string import Template
+from tempfile import gettempdir
 from textwrap import fill
 from types import NoneType
 from typing import Any, TypeVar, get_args
@@ -49,6 +52,17 @@ class DataOptions:
     root: str | None = option(None, "Folder of the data set; looked at first.")
 
 
+@dataclass
+class CheckpointOptions:
+    """For a command that reads a checkpoint: its `Options` are a subclass."""
+
+    checkpoint: str = option(help="Checkpoint of a run.")
+    trust_code: bool = option(
+        False, "Import what else than fmnist_pl the checkpoint names; it can run any code."
+    )
+    data: DataOptions = field(default_factory=DataOptions)
+
+
 def command(
     doc: str | None, schema: type[Options], work: Callable[[Options], int | None]
 ) -> Callable[[], None]:
@@ -67,7 +81,9 @@ def command(
             print(help_text(doc, schema))
             return
         try:
-            code = work(parse(schema, arguments))
+            options = parse(schema, arguments)
+            check_temporary()
+            code = work(options)
             sys.stdout.flush()
         except UserError as error:
             fail(error)
@@ -79,6 +95,17 @@ def command(
         sys.exit(code)
 
     return main
+
+
+def check_temporary() -> None:
+    """Refuse to begin where PyTorch and matplotlib would end: nowhere to put temporary files."""
+    try:
+        gettempdir()
+    except FileNotFoundError:
+        raise UserError(
+            "no folder for temporary files can be written: name one, as TMPDIR=FOLDER before the "
+            "command."
+        ) from None
 
 
 def parse(schema: type[Options], arguments: list[str]) -> Options:
@@ -162,6 +189,34 @@ def option_lines(options: Iterable[tuple[str, Field[Any]]]) -> str:
         lead = f"  {name}=...".ljust(column)
         lines.append(fill(text, width, initial_indent=lead, subsequent_indent=" " * column))
     return "\n".join(lines)
+
+
+def hydra_help(name: str, arguments: Sequence[str]) -> str:
+    """The help of a command of Hydra's, from its file in `conf/`.
+
+    Hydra itself takes seconds to list the groups: it copies all it knows for each of them.
+
+    Args:
+        name: of the file.
+        arguments: of the command, which may add a folder to `conf/`.
+    """
+    folders = [CONF_DIR]
+    for word, following in pairwise([*arguments, ""]):
+        if word.startswith("--config-dir="):
+            folders.append(word.partition("=")[2])
+        elif word in ("--config-dir", "-cd"):
+            folders.append(following)
+    groups: dict[str, set[str]] = {}
+    for path in chain.from_iterable(Path(folder).rglob("*.yaml") for folder in folders):
+        own = next(folder for folder in folders[::-1] if path.is_relative_to(folder))
+        groups.setdefault(path.parent.relative_to(own).as_posix(), set()).add(path.stem)
+    lines = [
+        f"{group}: {', '.join(sorted(choices))}"
+        for group, choices in sorted(groups.items())
+        if group != "." and not group.startswith("hydra")
+    ]
+    template = OmegaConf.load(Path(CONF_DIR, f"{name}.yaml")).hydra.help.template
+    return Template(template).substitute(APP_CONFIG_GROUPS="\n".join(lines))
 
 
 def help_of(*names: str) -> str:

@@ -33,7 +33,7 @@ def check(options: Any, prefix: str = "") -> None:
         if is_dataclass(value):
             check(value, f"{name}.")
         elif value is not None:
-            limits = item.metadata["limits"]
+            limits = item.metadata.get("limits", {})  # a plain field, of a user's class, has none
             for one in value if isinstance(value, list) else [value]:
                 if isinstance(one, float) and not math.isfinite(one):
                     raise UserError(f"{name}={value}: must be a finite number.")

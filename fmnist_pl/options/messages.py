@@ -6,7 +6,9 @@ import sys
 from io import TextIOWrapper
 from pathlib import Path
 from shutil import which
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from tqdm import tqdm
 
 
 class UserError(ValueError):
@@ -15,6 +17,10 @@ class UserError(ValueError):
 
 class UnfinishedError(UserError):
     """A run has stopped, and goes on from there when it is started again in its folder."""
+
+
+class PausedError(UnfinishedError):
+    """A run has stopped where it was asked to."""
 
 
 class InUseError(UserError):
@@ -39,6 +45,14 @@ def prepare_terminal() -> None:
 def stop_printing() -> None:
     """The reader, `head` say, has seen enough: neither print more nor complain on the way out."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def progress_bar(*items: Any, **options: Any) -> "tqdm[Any]":
+    """A bar of `tqdm`, with its arguments: at a terminal and in a notebook, else there is none."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if "IPKernelApp" in getattr(shell, "config", ()):  # a notebook's stream is no terminal
+        options = {"disable": False, "file": sys.stdout, **options}
+    return tqdm(*items, **{"disable": None, **options})
 
 
 def tensorboard(folder: Path) -> str:

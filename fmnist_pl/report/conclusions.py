@@ -1,24 +1,27 @@
-"""What a report tests: the study's eight conclusions, and whether the best of a sweep is the best.
+"""The study's eight conclusions, as contrasts of the figures of one seed's runs.
 
-Each is stated as contrasts of the figures of one seed's runs, above zero where it is right;
-`statistics` says how they are judged.
+Each contrast is above zero where the conclusion is right; `findings` says how they are judged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import nan
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from fmnist_pl.report.statistics import Conclusion, Contrast, Figures, Finding, measure
-from fmnist_pl.report.variants import ARMS, NETS, Sweep, published
+from fmnist_pl.report.arms import ARMS, NETS, published
+from fmnist_pl.report.evidence import Contrast, Figures
+from fmnist_pl.report.findings import Conclusion
 
 
 def published_figures(arm: str) -> Figures:
     """The study's single run. It printed no confusions, which are NaN, and no predictions."""
     run = published()[arm]
-    columns = {name: [epoch[name] for epoch in run["epochs"]] for name in run["epochs"][0]}
-    del columns["seconds"]
+    columns: dict[str, Any] = {
+        name: [epoch[name] for epoch in run["epochs"]] for name in run["epochs"][0]
+    }
+    columns["seconds"] = sum(columns["seconds"])
     classes = len(run["test_acc_per_class"])
     return Figures(
         test_acc=run["test_acc"],
@@ -89,6 +92,7 @@ def overfits(arm: str) -> Contrast:
         lambda run: min(slope(run.val_loss), -slope(run.train_loss)),
         unit="% an epoch",
         epochs=4,
+        of_weights=False,
     )
 
 
@@ -131,18 +135,21 @@ CONCLUSIONS = (
                 ("mlp", "vanilla"),
                 lambda mlp, vanilla: train_below_val(mlp) - train_below_val(vanilla),
                 epochs=2,
+                of_weights=False,
             ),
             Contrast(
                 "with augmentation, training is below validation accuracy",
                 ("mlp",),
                 train_below_val,
                 epochs=2,
+                of_weights=False,
             ),
             Contrast(
                 "without augmentation, training is above validation accuracy",
                 ("vanilla",),
                 lambda run: -train_below_val(run),
                 epochs=2,
+                of_weights=False,
             ),
         ),
     ),
@@ -190,36 +197,8 @@ CONCLUSIONS = (
                 lambda three, ten: gap_growth(three) - gap_growth(ten),
                 unit="% an epoch",
                 epochs=4,
+                of_weights=False,
             ),
         ),
     ),
 )
-
-
-def examine(sweep: Mapping[str, Mapping[int, Figures]]) -> list[Finding]:
-    """The eight conclusions, in the study's order, on the figures by arm and seed."""
-    study = {arm: published_figures(arm) for arm in ARMS}
-    return [
-        Finding(each, tuple(measure(contrast, sweep, study) for contrast in each.contrasts))
-        for each in CONCLUSIONS
-    ]
-
-
-def compare(sweep: Sweep) -> Finding | None:
-    """Whether the best on the validation images leads on the test images, over each of the others.
-
-    The others are those of the same classes; None where there are none.
-    """
-    best = sweep.best
-    peers = [v for v in sweep.candidates if best and v.groups == best.groups]
-    if not best or len(peers) < 2:
-        return None
-    figures = {v.label: v.figures for v in peers}
-    study = {v.label: published_figures(arm) for arm, v in sweep.study.items()}
-    contrasts = tuple(better(best.label, v.label) for v in peers if v is not best)
-    conclusion = Conclusion(
-        f"{best.label} is the best model.",
-        "The best on the validation images has a higher test accuracy than each of the others.",
-        contrasts,
-    )
-    return Finding(conclusion, tuple(measure(each, figures, study) for each in contrasts))

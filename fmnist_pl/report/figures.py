@@ -14,10 +14,15 @@ from scipy.special import softmax
 
 from fmnist_pl.data import source
 from fmnist_pl.drawing import classifier
+from fmnist_pl.drawing import sweep as drawn
+from fmnist_pl.drawing.sweep import Point
 from fmnist_pl.files import PREDICTIONS
 from fmnist_pl.options.messages import UserError, printable
-from fmnist_pl.report.runs import read_predictions, read_tsne
-from fmnist_pl.report.variants import Variant, published
+from fmnist_pl.report.arms import published
+from fmnist_pl.report.predictions import read_predictions
+from fmnist_pl.report.runs import read_tsne
+from fmnist_pl.report.search import Search
+from fmnist_pl.report.variants import Sweep, Variant
 
 CONFUSIONS, EXAMPLES = 8, 6  # shown: pairs of classes, images of each
 
@@ -36,6 +41,44 @@ def picture(figure: Figure, alt: str) -> Picture:
 
 def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def tried(sweep: Sweep) -> list[Point]:
+    """The finished variants of a sweep over numbers; of another sweep, nothing."""
+    points = [
+        Point({name: v.options.get(name) for name in sweep.varied}, v.values("val/acc").tolist())
+        for v in sweep.finished
+    ]
+    numeric = any(axis.numeric for axis in drawn.axes_of(points).values())
+    return points if numeric else []
+
+
+def landscape(points: Sequence[Point], search: Search | None) -> list[tuple[Picture, str]]:
+    """What was tried and what came of it; each picture with its caption."""
+    metric = search.metric if search else "val/acc"
+    pictures = []
+    if search and any(one["value"] is not None for one in search.trials):
+        values = [one["value"] for one in search.trials]
+        without = [i for i, one in enumerate(search.trials) if one["state"] in ("fail", "pruned")]
+        sign = 1 if search.content["direction"] == "maximize" else -1
+        figure = drawn.history(values, without, metric, sign)
+        alt = f"{metric} of each of {len(values)} trials, and the best so far"
+        pictures.append((picture(figure, alt), "The trials in their order."))
+    if axes := drawn.axes_of(points, search.content["log"] if search else None):
+        names = ", ".join(axes)
+        figure = drawn.by_option(points, axes, metric)
+        caption = "Small points are single seeds, large ones their mean."
+        pictures.append((picture(figure, f"{metric} against {names}"), caption))
+    if len(axes) > 1:
+        alt = f"Parallel coordinates of {names}, in the colours of {metric}"
+        caption = "Each line is what was tried; the darker, the better."
+        pictures.append((picture(drawn.parallel(points, axes, metric), alt), caption))
+    if search and len(search.content["importance"]) > 1:
+        shares = search.content["importance"]
+        told = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+        caption = "Importance: the share of the trials' variance that an option explains (fANOVA)."
+        pictures.append((picture(drawn.importance(shares), f"Importance: {told}"), caption))
+    return pictures
 
 
 def thumbnail(image: NDArray[np.uint8], alt: str) -> Picture:
@@ -106,14 +149,14 @@ def mistaken_pairs(counts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 def best_model(best: Variant) -> dict[str, Any]:
     """Pictures of the best model; of its seeds, the one of highest validation accuracy."""
     run = max(best.finished.values(), key=lambda run: run.result["val/acc"])
-    logits, labels = read_predictions(run.folder / PREDICTIONS)
+    logits, labels, _ = read_predictions(run.folder / PREDICTIONS)
     names, accuracies = best.classes, {best.label: best.class_acc.tolist()}
     if best.arm:
         accuracies["the study"] = published()[best.arm]["test_acc_per_class"]
     mistakes = tsne = None
     images, problems = np.empty((0, 28, 28), np.uint8), {}
     try:
-        images = source.load(best.config.data.root).test_images
+        images = source.load(best.config.data).test_images
         mistakes = picture(
             classifier.mistakes(images, softmax(logits, axis=1), names, labels),
             "The most confident mistakes, each image beside the probabilities of all classes",
@@ -133,7 +176,7 @@ def best_model(best: Variant) -> dict[str, Any]:
         "classes": picture(
             classifier.class_accuracy(accuracies, names),
             f"Test accuracy of {best.label} by class; lowest: "
-            f"{names[int(best.class_acc.argmin())]}, {best.class_acc.min():.3f}",
+            f"{names[int(np.nanargmin(best.class_acc))]}, {np.nanmin(best.class_acc):.3f}",
         ),
         "confusions": confusions(best, logits, labels, images),
         "mistakes": mistakes,

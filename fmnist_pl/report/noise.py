@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fmnist_pl.report.evidence import in_units, in_words
 from fmnist_pl.report.runs import WEIGHTS
-from fmnist_pl.report.statistics import FEW_SEEDS, in_words
+from fmnist_pl.report.statistics import FEW_SEEDS, mean_interval
 from fmnist_pl.report.variants import Variant
 
 STEADIER = {
@@ -48,26 +49,20 @@ def compare(kind: str, variants: Sequence[Variant]) -> str:
         if all(len(v.values(entry(name))) for v in variants)
     }
     last = accuracies["last"]
-    words = [
+    whole = deviation(last)
+    text = (
         f"{subject}, the test accuracy of the last epoch has a standard deviation of "
-        f"{100 * deviation(last):.2f} points over {len(seeds)} seeds"
-    ]
+        f"{100 * whole:.2f} points over {len(seeds)} seeds"
+    )
     for name, how in STEADIER.items():
         if name in accuracies:
-            gain = in_words((accuracies[name] - last).mean(axis=1))
-            words.append(
-                f"{how}, of {100 * deviation(accuracies[name]):.2f} points, "
-                f"and the mean changes by {gain}"
+            own, gains = deviation(accuracies[name]), (accuracies[name] - last).mean(axis=1)
+            share = f" ({(own / whole) ** 2:.0%} of the variance)" if whole else ""
+            text += (
+                f"; {how}, of {100 * own:.2f} points{share}, and the mean changes by "
+                f"{in_units(gains.mean())} points ({in_words(mean_interval(gains))})"
             )
-    text = "; ".join(words) + "."
-    if "last_fresh_bn" in accuracies and deviation(last):
-        removed = 1 - (deviation(accuracies["last_fresh_bn"]) / deviation(last)) ** 2
-        text += f" Fresh averages take away {max(removed, 0):.0%} of the variance"
-        text += (
-            ": most of the noise is in averages that lag behind the weights."
-            if removed > 0.5
-            else ": averages that lag behind the weights are not where most of the noise is."
-        )
+    text += "."
     if len(seeds) < FEW_SEEDS:
         text += f" (Only {len(seeds)} seeds: these figures are rough.)"
     return text

@@ -7,7 +7,8 @@ the matter, and only whole, finished runs count.
 import csv
 import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache, cached_property
@@ -17,23 +18,33 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
-from fmnist_pl.config import resolve
-from fmnist_pl.data.protocol import TEST_IMAGES
+from fmnist_pl.config import stored
 from fmnist_pl.files import PREDICTIONS
 from fmnist_pl.options.fields import check
 from fmnist_pl.options.messages import UserError, printable
 from fmnist_pl.options.schema import Config
-from fmnist_pl.report.statistics import Figures
+from fmnist_pl.report.evidence import Figures
+from fmnist_pl.report.predictions import figures_of
+
+# In C where there is one; like OmegaConf, and unlike YAML, it takes 1e-3 for a number.
+Loader: Any = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    [*"-+0123456789"],
+)
 
 QUANTITIES = ("acc", "loss", "cross_entropy", "penalty")
 BY_EPOCH = [f"{split}/{quantity}" for split in ("train", "val") for quantity in QUANTITIES]
 FIGURES = [*BY_EPOCH, *(f"test/{quantity}" for quantity in QUANTITIES)]
+# Before and after the logits are divided by the temperature.
+CALIBRATION = ["temperature", "test/ece", "test/ece_scaled", "test/brier", "test/brier_scaled"]
+CALIBRATION += ["test/cross_entropy", "test/cross_entropy_scaled"]
 # The content of result.json.
 NUMBERS = {
     *("seed", "epochs", "parameters", "best_epoch", "best_val_acc", "seconds"),
-    *("images_per_second", *FIGURES),
+    *("images_per_second", "val/acc_averaged", *FIGURES, *CALIBRATION),
 }
 MAPPINGS = {
     *("classes", "test/acc_per_class", "test/acc_by_weights"),
@@ -60,12 +71,13 @@ class State(StrEnum):
     RUNNING = "running"  # or killed: nobody was left to say so
     UNFINISHED = "unfinished"
     INTERRUPTED = "interrupted"  # by Ctrl-C
+    PRUNED = "pruned"  # by a search, which has seen enough of it
     FAILED = "failed"
     UNREADABLE = "unreadable"  # damaged, or of another version
     FOREIGN = "foreign"  # no run
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A folder of a sweep; what could be read of it."""
 
@@ -76,7 +88,10 @@ class Run:
     config: Config | None = None
     epochs: Sequence[dict[str, float]] = ()  # the rows of metrics.csv
     result: dict[str, Any] = field(default_factory=dict)  # of a finished run, as is
-    right: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))  # test images
+    figures: Mapping[str, Figures] = field(default_factory=dict)  # likewise, by `JUDGED` weights
+
+    def __repr__(self) -> str:
+        return f"{self.folder}: {self.state}"
 
     @property
     def seed(self) -> int:
@@ -87,7 +102,7 @@ class Run:
         """The folder relative to another, printable."""
         return printable(os.path.relpath(self.folder, seen_from))
 
-    @property
+    @cached_property
     def entries(self) -> dict[str, Any]:
         """The result, entries of its mappings under names like `test/knn_acc/tsne`."""
         flat: dict[str, Any] = {}
@@ -95,22 +110,6 @@ class Run:
             nested = value if isinstance(value, dict) else {}
             flat |= {f"{key}/{name}": one for name, one in nested.items()} or {key: value}
         return flat
-
-    @cached_property
-    def figures(self) -> Figures:
-        """Of a finished run."""
-        columns = {
-            f"{split}_{short}": [row[f"{split}/{name}"] for row in self.epochs]
-            for split in ("train", "val")
-            for short, name in (("acc", "acc"), ("loss", "cross_entropy"))
-        }
-        return Figures(
-            test_acc=self.result["test/acc"],
-            class_acc=list(self.result["test/acc_per_class"].values()),
-            confusion=np.array(self.result["test/confusion_matrix"]),
-            right=self.right,
-            **columns,
-        )
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:
@@ -131,10 +130,15 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
                     runs[folder.resolve()] = read_run(folder)
                 foreign -= {folder, *folder.parents, *folder.iterdir()}  # `top` may be a run
                 subfolders.clear()
-            subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
+            subfolders[:] = sorted((s for s in subfolders if not s.startswith(".")), key=by_number)
         for folder in sorted(foreign):
             runs[folder.resolve()] = Run(folder, State.FOREIGN, "holds no run: no config.yaml")
     return list(runs.values())
+
+
+def by_number(name: str) -> list[int | str]:
+    """To sort names by: `cnn-2` comes before `cnn-10`."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def read_run(folder: Path) -> Run:
@@ -156,26 +160,18 @@ def read_run(folder: Path) -> Run:
         path = folder / "result.json"
         check_result(result, run)
         path = folder / PREDICTIONS
-        logits, labels = read_predictions(path)
-        if labels.shape != (TEST_IMAGES,) or logits.shape != (TEST_IMAGES, len(result["classes"])):
-            raise UserError(f"logits {logits.shape} and labels {labels.shape} of other images.")
+        assert run.config
+        figures = figures_of(result, run.config, run.epochs, path)
     except Exception as error:  # whatever the libraries make of a file that is something else
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         problem = printable(f"{path.name}: {reason.strip().splitlines()[0]}")
         return replace(run, state=State.UNREADABLE, problem=problem, epochs=())
-    right = logits.argmax(1) == labels
-    return Run(folder, State.FINISHED, "", "", run.config, run.epochs, result, right)
-
-
-def read_predictions(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Logits (N, C) and labels (N,) of the test images, from a `predictions.npz`."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["logits"], arrays["labels"]
+    return Run(folder, State.FINISHED, "", "", run.config, run.epochs, result, figures)
 
 
 def read_config(path: Path) -> Config:
     """The configuration of a run. What runs of other seeds have in common is read once for all."""
-    given = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    given = yaml.load(path.read_bytes(), Loader)
     seed = given.pop("seed", None)
     config = replace(resolved(json.dumps(given)), seed=seed)
     if type(seed) is not int:
@@ -187,7 +183,7 @@ def read_config(path: Path) -> Config:
 @cache
 def resolved(options: str) -> Config:
     """The options of a run, in JSON, checked."""
-    return resolve(OmegaConf.create(json.loads(options)))
+    return stored(json.loads(options))
 
 
 def read_epochs(path: Path) -> list[dict[str, float]]:
@@ -204,17 +200,20 @@ def read_tsne(run: Run) -> NDArray[np.float32]:
     """Where t-SNE puts the test images of a finished run, (N, 2).
 
     Raises:
-        UserError: there is no such file, or it is damaged.
+        UserError: there is none, or it is damaged.
     """
+    assert run.config
+    if run.config.embeddings == "none":
+        raise UserError("the run was trained with embeddings=none.")
     path = run.folder / "embeddings" / "test.npz"
     if not path.exists():
-        raise UserError(f"{path}: no such file; a run with embeddings=none has none.")
+        raise UserError(f"{path}: no such file.")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             points: NDArray[np.float32] = arrays["tsne"]
     except Exception as error:  # whatever NumPy makes of a file that is something else
         raise UserError(f"{path}: {type(error).__name__}: {error}") from None
-    if points.shape != (len(run.right), 2) or not np.isfinite(points).all():
+    if points.shape != (run.config.data.test_images, 2) or not np.isfinite(points).all():
         raise UserError(f"{path}: tsne is no place in the plane for each of the test images.")
     return points
 
@@ -225,12 +224,13 @@ def parse_status(status: Any) -> dict[str, Any]:
         case {"state": "failed", "error": str(error), "traceback": str(traceback)}:
             lines = "\n".join(map(printable, traceback.splitlines()))
             return {"state": State.FAILED, "problem": printable(error), "traceback": lines}
-        case {"state": "running" | "interrupted" as state}:
+        case {"state": "running" | "interrupted" | "pruned" as state}:
             return {"state": State(state)}
-        case {"state": "finished"}:
+        case {"state": "finished" | "paused"}:
             return {}
     raise UserError(
-        "none of the states running, interrupted, finished, failed with error and traceback."
+        "none of the states running, interrupted, paused, pruned, finished, failed with error and "
+        "traceback."
     )
 
 
@@ -264,6 +264,7 @@ def check_result(result: Any, run: Run) -> None:
     np.array(accuracies, float)  # refuses what is no number
     if np.array(result["test/confusion_matrix"], int).shape != (len(classes), len(classes)):
         raise UserError("test/confusion_matrix is not a matrix of all classes.")
-    epochs = {result["epochs"], len(run.epochs), run.config.trainer.max_epochs}
-    if len(epochs) > 1:
+    epochs, most = len(run.epochs), run.config.trainer.max_epochs
+    may_stop = run.config.callbacks or run.config.trainer.max_time
+    if result["epochs"] != epochs or (epochs > most if may_stop else epochs != most):
         raise UserError("its epochs are not those of metrics.csv and config.yaml.")

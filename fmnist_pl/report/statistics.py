@@ -1,70 +1,68 @@
-"""How a statement about models is tested on runs of several seeds, and when it holds.
+"""The arithmetic of verdicts: intervals, tests and their errors, and how many seeds they take.
 
-A conclusion is a few contrasts: numbers taken from runs of one seed, above zero where it is right.
-Two kinds of luck could make it look right: that of the seeds, which an interval answers, and that
-of the test images, which McNemar's test answers. It must survive both; SciPy computes.
+Effects are numbers, one for each seed, taken to be normal and independent. SciPy computes;
+`docs/statistics.md` says what each test assumes and how often it errs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from math import isnan, nan
-from typing import Any
+from math import inf
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 MARGIN = 0.002  # 20 of 10,000 test images; a smaller effect counts as none
 LEVEL = 0.95
+ERROR = 1 - LEVEL  # of a verdict
 FEW_SEEDS = 5  # with fewer an interval is wide and rests on the assumption of a normal distribution
-
-
-@dataclass(frozen=True, eq=False)
-class Figures:
-    """What the hypotheses look at in one finished run; accuracies in [0, 1], losses in nats."""
-
-    test_acc: float
-    class_acc: Sequence[float]  # (C,), on the test images
-    confusion: NDArray[Any]  # (C, C), test images; rows are true classes, columns predictions
-    right: NDArray[np.bool_]  # (N,), which test images
-    train_acc: Sequence[float]  # (E,), by epoch, and so the rest; cross-entropy without penalty
-    val_acc: Sequence[float]
-    train_loss: Sequence[float]
-    val_loss: Sequence[float]
-
-
-class Verdict(StrEnum):
-    HOLDS = "holds"
-    FAILS = "does not hold"
-    UNDECIDED = "undecided"
-    UNTESTED = "cannot tell"  # runs or seeds are missing
+POWER = 0.8  # with which enough seeds decide
+MOST_SEEDS = 1_000  # beyond this nobody asks how many
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """A number from one run of each arm, all of one seed, that is above zero if `claim` is true."""
+class Rules:
+    """What a report may say.
 
-    claim: str
-    arms: tuple[str, ...]
-    effect: Callable[..., float]  # of the `Figures` of the arms, in their order
-    unit: str = "points"  # of the effect times 100
-    mcnemar: bool = False  # whether the effect is the lead of the first arm's net on the second's
-    every: bool = True  # False: those of the arms that the sweep has
-    epochs: int = 1  # without at least so many the effect has no meaning
+    Args:
+        margin: the smallest effect that counts, as a share.
+        looks: where seeds are added until all is decided: after how many it is asked, and what
+            probability of error is spent on each of these looks. None: after all there are.
+    """
+
+    margin: float = MARGIN
+    looks: tuple[tuple[int | None, float], ...] = ((None, ERROR),)
+
+    def error(self, seeds: int) -> float:
+        """What is spent on the last look that so many seeds allow; before the first, on that."""
+        reached = [error for count, error in self.looks if (count or 0) <= seeds]
+        return (reached or [self.looks[0][1]])[-1]
 
 
-@dataclass(frozen=True)
-class Conclusion:
-    statement: str
-    test: str  # what must be seen for it to hold, in one sentence
-    contrasts: tuple[Contrast, ...]
+ONCE = Rules()
+
+
+class Errors(NamedTuple):
+    """A probability of error for each thing that can be said of an effect."""
+
+    positive: float  # it is above zero
+    negative: float  # it is below zero
+    equal: float  # it is nearer to zero than the margin
+    small: float  # it is below the margin
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
     """Student's t interval of a mean; at least two values."""
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
-    return float(np.mean(values) - half), float(np.mean(values) + half)
+    mean, error, free = moments(values)
+    half = error * special.stdtrit(free, (1 + level) / 2)
+    return float(mean - half), float(mean + half)
+
+
+def moments(values: Sequence[float]) -> tuple[float, float, int]:
+    """Mean, its standard error, and the degrees of freedom of that."""
+    array = np.asarray(values, float)
+    return array.mean(), array.std(ddof=1) / np.sqrt(len(array)), len(array) - 1
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -75,166 +73,135 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
         second: the same of the other.
     """
     wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
-    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    # Of so many tosses of a coin; its two tails are alike.
+    return min(1.0, 2 * float(special.bdtr(min(wins, losses), wins + losses, 0.5)))
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """A contrast as measured.
+def smallest_errors(effects: Sequence[float], margin: float) -> Errors:
+    """Of the mean effect; at least two effects.
 
-    Seeds and their interval speak of the recipe, on these test images; McNemar's test speaks of
-    two trained nets, on test images like these. Its outcomes for several seeds share the images,
-    so they are not pooled but counted: more than half significant in the direction of the claim
-    at 2.5 % (two-sided 5 %) happens by chance at most once in 20, however dependent they are
-    (B. Rüger, Metrika 25, 1978).
+    Above or below something is an end of the interval of Student's t, so both of its ends share
+    the error; equality is two one-sided tests, of which each may have it all (D. J. Schuirmann,
+    J. Pharmacokinet. Biopharm. 15, 1987).
     """
+    mean, error, free = moments(effects)
 
-    contrast: Contrast
-    missing: tuple[str, ...]  # what the sweep lacks for it
-    effects: Mapping[int, float]  # by seed
-    published: float  # of the study's single run; NaN: unknown
-    mcnemar: tuple[int, int] = (0, 0)  # pairs of nets, a pair a seed: significant for it, of all
+    def above(bound: float) -> float:
+        """One-sided p-value of the mean's being at most so much."""
+        if error == 0:
+            return 0.0 if mean > bound else 1.0
+        return float(special.stdtr(free, (bound - mean) / error))
 
-    @property
-    def mean(self) -> float:
-        return float(np.mean(list(self.effects.values())))
+    def below(bound: float) -> float:
+        if error == 0:
+            return 0.0 if mean < bound else 1.0
+        return float(special.stdtr(free, (mean - bound) / error))
 
-    def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        return mean_interval(list(self.effects.values()), level)
-
-    @property
-    def survives_mcnemar(self) -> bool:
-        significant, pairs = self.mcnemar
-        return not self.contrast.mcnemar or 2 * significant > pairs
-
-    def verdict(self, looks: int) -> Verdict:
-        """Of this contrast alone.
-
-        Args:
-            looks: contrasts any of which would refute the conclusion; each must do so at
-                1 - 5 % / looks (Bonferroni). That all of them hold needs no correction.
-        """
-        if self.missing:
-            return Verdict.UNTESTED
-        if self.interval()[0] > 0 and self.survives_mcnemar:
-            return Verdict.HOLDS
-        if self.interval(1 - (1 - LEVEL) / looks)[1] < MARGIN:
-            return Verdict.FAILS
-        return Verdict.UNDECIDED
-
-    def in_words(self) -> str:
-        """The claim and, where there is one, the effect."""
-        if not self.effects:
-            return self.contrast.claim
-        return f"{self.contrast.claim}, {in_words(list(self.effects.values()), self.contrast.unit)}"
-
-    def reason(self, verdict: Verdict) -> str:
-        """Why the contrast does not hold or is undecided, for a reader new to intervals."""
-        low, high = self.interval()
-        if verdict is Verdict.FAILS:
-            return "the opposite is the case" if high < 0 else "no effect to speak of"
-        if low <= 0:
-            return "the interval leaves room for no effect, so more seeds are needed"
-        significant, pairs = self.mcnemar
-        return (
-            f"the seeds agree, but McNemar's test finds it in {significant} of {pairs} pairs of "
-            "nets only, so other test images might show none"
-        )
+    return Errors(2 * above(0), 2 * below(0), max(above(-margin), below(margin)), 2 * below(margin))
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A conclusion with its evidence."""
-
-    conclusion: Conclusion
-    evidence: tuple[Evidence, ...]
-
-    def verdict_on(self, evidence: Evidence) -> Verdict:
-        return evidence.verdict(looks=len(self.evidence))
-
-    @property
-    def verdict(self) -> Verdict:
-        """It holds if every contrast does, and does not if any does not."""
-        verdicts = {self.verdict_on(one) for one in self.evidence}
-        for decisive in (Verdict.FAILS, Verdict.UNTESTED, Verdict.UNDECIDED):
-            if decisive in verdicts:
-                return decisive
-        return Verdict.HOLDS
-
-    @property
-    def explanation(self) -> str:
-        """The verdict's reasons, in words a student understands."""
-        verdict = self.verdict
-        if verdict is Verdict.UNTESTED:
-            missing = dict.fromkeys(item for one in self.evidence for item in one.missing)
-            return f"It takes {'; '.join(missing)}."
-        decisive = [one for one in self.evidence if self.verdict_on(one) is verdict]
-        seeds = min(len(one.effects) for one in decisive)
-        if verdict is Verdict.HOLDS:
-            weakest = min(decisive, key=lambda one: one.mean)
-            subject = "It shows" if len(decisive) == 1 else "Every part of it shows"
-            which = "that" if len(decisive) == 1 else "the smallest effect is that"
-            reasons = [
-                f"{subject} on {seeds} seeds, by more than luck explains: "
-                f"{which} {weakest.in_words()}."
-            ]
-        else:
-            opening = "Against it: that " if verdict is Verdict.FAILS else "Open: whether "
-            claims: dict[str, list[str]] = {}  # by reason
-            for one in decisive:
-                claims.setdefault(one.reason(verdict), []).append(one.in_words())
-            reasons = [f"{opening}{'; '.join(these)}: {why}." for why, these in claims.items()]
-        if seeds < FEW_SEEDS:
-            reasons.append(f"(Only {seeds} seeds: the intervals are wide.)")
-        return " ".join(reasons)
-
-
-def in_units(effect: float) -> str:
-    """An effect times 100 with its sign, to two digits."""
-    return f"{100 * effect:+.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def in_words(effects: Sequence[float], unit: str = "points") -> str:
-    """Mean effect over seeds and its interval, as `+1.23 points (95 % interval +0.80 to +1.66)`."""
-    effect = f"{in_units(float(np.mean(effects)))} {unit}"
-    if len(effects) < 2:
-        return f"{effect} (one seed: no interval)"
-    low, high = map(in_units, mean_interval(effects))
-    return f"{effect} ({100 * LEVEL:.0f} % interval {low} to {high})"
-
-
-def measure(
-    contrast: Contrast, sweep: Mapping[str, Mapping[int, Figures]], study: Mapping[str, Figures]
-) -> Evidence:
-    """A contrast on the seeds that all its arms have.
+def holm(smallest: Sequence[float], error: float) -> list[float]:
+    """Of several questions the error that each may have, so that all together have `error`.
 
     Args:
-        contrast: what to measure.
-        sweep: by arm and seed the figures of the finished runs.
-        study: by arm the published figures, where there are any.
-    """
-    arms, published = list(contrast.arms), nan
-    if study.keys() >= set(arms):
-        published = contrast.effect(*(study[arm] for arm in arms))
-    lacking = [f"finished runs of {arm}" for arm in arms if not sweep.get(arm)]
-    if not contrast.every and len(lacking) < len(arms):
-        arms, lacking = [arm for arm in arms if sweep.get(arm)], []
-    if lacking:
-        return Evidence(contrast, tuple(lacking), {}, published)
+        smallest: of each the probability of error at which it is decided.
+        error: the probability that any is decided wrongly (S. Holm, Scand. J. Stat. 6, 1979).
 
-    seeds = sorted(set.intersection(*(set(sweep[arm]) for arm in arms)))
-    runs = {seed: [sweep[arm][seed] for arm in arms] for seed in seeds}
-    if any(len(run.val_loss) < contrast.epochs for each in runs.values() for run in each):
-        return Evidence(contrast, (f"runs of at least {contrast.epochs} epochs",), {}, published)
-    if len(seeds) < 2:
-        names = " and ".join(dict.fromkeys(arms))
-        lacking = [f"two seeds of {names} (there {'is one' if seeds else 'is none in common'})"]
-    effects = {seed: contrast.effect(*each) for seed, each in runs.items()}
-    if any(map(isnan, effects.values())):
-        names = " and ".join(dict.fromkeys(arms))
-        return Evidence(contrast, (f"runs of {names} without NaN",), {}, published)
-    significant = pairs = 0
-    for seed, (first, second) in runs.items() if contrast.mcnemar else ():
-        pairs += 1
-        significant += effects[seed] > 0 and mcnemar(first.right, second.right) < 1 - LEVEL
-    return Evidence(contrast, tuple(lacking), effects, published, (significant, pairs))
+    Returns:
+        In the order of the questions; 0 where an easier one is not decided.
+    """
+    allowed = [0.0] * len(smallest)
+    for rank, which in enumerate(np.argsort(smallest, kind="stable")):
+        allowed[which] = error / (len(smallest) - rank)
+        if smallest[which] > allowed[which]:
+            break
+    return allowed
+
+
+def spend(looks: Sequence[int], error: float = ERROR) -> tuple[tuple[int, float], ...]:
+    """What probability of error each of several looks may have.
+
+    The spending function of K. K. G. Lan and D. L. DeMets (Biometrika 70, 1983) that is near to
+    Pocock's boundaries. That the looks share their seeds is not made use of, so the errors add up
+    to at most `error` for any test.
+    """
+    spent = error * np.log(1 + (np.e - 1) * np.array([0, *looks]) / looks[-1])
+    return tuple(zip(looks, np.diff(spent).tolist(), strict=True))
+
+
+def times_chosen(scores: Sequence[Sequence[float]], draws: int = 10_000) -> NDArray[np.float64]:
+    """How often each would be the best of mean score, with other seeds (a bootstrap over seeds).
+
+    Args:
+        scores: of each candidate, by seed.
+        draws: of as many seeds of each.
+    """
+    rng = np.random.default_rng(0)
+    means = [
+        rng.multinomial(len(own), [1 / len(own)] * len(own), draws) @ np.array(own) / len(own)
+        for own in scores
+    ]
+    return np.bincount(np.argmax(means, axis=0), minlength=len(scores)) / draws
+
+
+def chance_of_decision(
+    seeds: NDArray[Any],
+    mean: NDArray[Any],
+    deviation: NDArray[Any],
+    margin: float,
+    errors: tuple[float, float],
+) -> NDArray[np.float64]:
+    """With which probability so many seeds decide, if effects have this mean and deviation.
+
+    Args:
+        seeds: at least 2; with the two that follow, of shapes that fit.
+        mean: of the effect.
+        deviation: of the effect, over seeds.
+        margin: as of `smallest_errors`.
+        errors: of "above zero", 0 if that is never said, and of "below the margin" and "equal".
+    """
+    seeds, mean, deviation = (np.asarray(one, float)[..., None] for one in (seeds, mean, deviation))
+    free = seeds - 1
+    quantiles = (np.arange(20) + 0.5) / 20  # of the deviation that will be seen
+    error = deviation / np.sqrt(seeds)
+    seen = error * np.sqrt(stats.chi2.ppf(quantiles, free) / free)
+    above = stats.t.isf(errors[0] / 2, free) * seen if errors[0] else inf
+    small = margin - stats.t.isf(errors[1] / 2, free) * seen
+    equal = margin - stats.t.isf(errors[1], free) * seen
+    below = np.where(equal > 0, equal, small)
+    open_ = stats.norm.cdf((above - mean) / error) - stats.norm.cdf((below - mean) / error)
+    chance: NDArray[np.float64] = 1 - np.maximum(open_, 0).mean(-1)
+    return chance
+
+
+def seeds_needed(
+    effects: Sequence[float], margin: float, errors: tuple[float, float]
+) -> tuple[float, float, float]:
+    """How many seeds in all would decide with a probability of `POWER`, and the interval of that.
+
+    Mean and deviation are taken to be those seen; for the interval, drawn as the effects leave
+    them open.
+
+    Args:
+        effects: at least two, by which it is undecided.
+        margin: as of `smallest_errors`.
+        errors: as of `chance_of_decision`.
+
+    Returns:
+        The number and the ends of its interval; infinite: more than `MOST_SEEDS`.
+    """
+    count, rng = len(effects), np.random.default_rng(0)
+    mean, deviation = float(np.mean(effects)), float(np.std(effects, ddof=1))
+    if deviation == 0:
+        return inf, inf, inf  # more of the same decide nothing
+    deviations = deviation * np.sqrt((count - 1) / rng.chisquare(count - 1, 200))
+    means = mean + deviations / np.sqrt(count) * rng.normal(size=200)
+    grid = np.unique(np.geomspace(count + 1, max(MOST_SEEDS, count + 2), 80).astype(int))
+    chances = chance_of_decision(
+        grid, np.r_[mean, means][:, None], np.r_[deviation, deviations][:, None], margin, errors
+    )
+    enough = chances >= POWER
+    needed = np.where(enough.any(1), grid[enough.argmax(1)], inf)
+    tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    low, high = np.quantile(needed[1:], tails, method="inverted_cdf")
+    return float(needed[0]), float(low), float(high)

@@ -3,73 +3,59 @@
 Names do not decide, options do: a variant is all that is alike but for the seed.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fmnist_pl.config import identity
-from fmnist_pl.data.augment import Cutout, FlipHorizontal, Rotate, parse_ops
-from fmnist_pl.data.protocol import CLASS_NAMES
 from fmnist_pl.options.messages import printable
-from fmnist_pl.options.schema import Config, Model
+from fmnist_pl.options.schema import Config
+from fmnist_pl.report.arms import ARMS, STUDY, arm_of, published
+from fmnist_pl.report.evidence import Figures
+from fmnist_pl.report.predictions import right_by_class
+from fmnist_pl.report.recipes import (
+    as_typed,
+    brief,
+    data_sets,
+    differing,
+    fingerprint,
+    named,
+    recipe,
+    setting,
+)
 from fmnist_pl.report.runs import Run, State, find_runs
-from fmnist_pl.report.statistics import Figures
-
-CNN: dict[str, Any] = {"channels": [32, 32], "hidden": [128, 84]}
-NETS = {
-    "mlp": Model("mlp", hidden=[128]),
-    "cnn": Model("cnn", **CNN),
-    "cnn_bn": Model("cnn_bn", **CNN, batch_norm=True),
-    "cnn_bn_dropout": Model("cnn_bn_dropout", **CNN, batch_norm=True, dropout=0.2),
-    "cnn_bn_dropout_l2": Model("cnn_bn_dropout_l2", **CNN, batch_norm=True, dropout=0.2, l2=1e-4),
-    "cnn_bn_dropout_l1": Model("cnn_bn_dropout_l1", **CNN, batch_norm=True, dropout=0.2, l1=1e-4),
-}
-ARMS = ("vanilla", "three_class", *NETS)  # the eight configurations of the study
-
-TEN = [[label] for label in range(len(CLASS_NAMES))]
-THREE = [[0, 2, 3, 4, 6], [1, 5, 7, 9], [8]]
-STANDARD = [Rotate(5.0), FlipHorizontal(0.5), Cutout(0.5, 1, 9, 0.02)]
 
 
-def arm_of(config: Config) -> str | None:
-    """The study's name for what a configuration trains, whatever its own names; None: not of it."""
-    nets = [name for name, net in NETS.items() if replace(config.model, name=name) == net]
-    ops, groups = parse_ops(config.augment.ops), list(config.classes.values())
-    if nets == ["mlp"] and not ops and groups in (TEN, THREE):
-        return "vanilla" if groups == TEN else "three_class"
-    return nets[0] if nets and ops == STANDARD and groups == TEN else None
-
-
-@cache
-def published() -> dict[str, dict[str, Any]]:
-    """By arm what the study printed: `epochs`, `test_loss`, `test_acc`, `test_acc_per_class`."""
-    text = Path(__file__).with_name("published.json").read_text(encoding="utf-8")
-    numbers: dict[str, dict[str, Any]] = json.loads(text)
-    return numbers
-
-
-# How a run is executed: its figures feel that as rounding, which training makes grow.
-EXECUTION = ("accelerator", "devices", "num_nodes", "strategy", "deterministic")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Variant:
     """Runs that differ by nothing but their seed."""
 
+    name: str  # with its data set, where a sweep has several
     label: str  # unique in a sweep
     config: Config  # of one of them
     runs: Sequence[Run]
 
-    @property
+    def __repr__(self) -> str:
+        return f"{self.label}, {len(self.finished)} of {len(self.runs)} runs finished"
+
+    @cached_property
     def arm(self) -> str | None:
         return arm_of(self.config)
+
+    @property
+    def of_study(self) -> bool:
+        """Whether it is one of the study's, under the study's protocol."""
+        return bool(self.arm) and setting(self.config) == setting(STUDY)
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """What it computes by, under names like `optimizer.lr`."""
+        return named(self.config)
 
     @property
     def classes(self) -> list[str]:
@@ -86,10 +72,18 @@ class Variant:
         runs = [run for run in self.runs if run.state is State.FINISHED]
         return {run.seed: run for run in sorted(runs, key=lambda run: run.seed)}
 
-    @property
-    def figures(self) -> dict[int, Figures]:
-        """Of the finished runs, by seed."""
-        return {seed: run.figures for seed, run in self.finished.items()}
+    def figures(self, weights: str = "tested") -> dict[int, Figures]:
+        """Of the finished runs by seed, with these of their weights."""
+        return {seed: run.figures[weights] for seed, run in self.finished.items()}
+
+    def validation(self, weights: str) -> dict[int, float]:
+        """Validation accuracy of the finished runs by seed, with these of their weights."""
+        key = {"tested": "val/acc", "averaged": "val/acc_averaged"}[weights]
+        return {seed: run.result[key] for seed, run in self.finished.items()}
+
+    def values_of(self, names: Iterable[str]) -> list[str]:
+        """Options as one would type them; `-` for one that it does not have."""
+        return [brief(self.options[each]) if each in self.options else "-" for each in names]
 
     def values(self, key: str) -> NDArray[Any]:
         """An entry of the result, (seeds, ...), of those finished runs that have it."""
@@ -98,11 +92,8 @@ class Variant:
 
     @property
     def class_acc(self) -> NDArray[np.float64]:
-        """Test accuracy by class (C,), mean over seeds."""
-        mean: NDArray[np.float64] = np.mean(
-            [figures.class_acc for figures in self.figures.values()], axis=0
-        )
-        return mean
+        """Test accuracy by class (C,), mean over seeds; NaN of a class without an image."""
+        return right_by_class(self.confusion)
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -112,31 +103,39 @@ class Variant:
 
     def spread(self, key: str) -> str:
         """Mean of an entry and, over several seeds, its standard deviation, as text."""
-        values = self.values(key)
-        if len(values) == 0:
-            return "-"
-        deviation = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
-        return f"{values.mean():.4f}{deviation}"
+        return mean_and_deviation(self.values(key))
 
     def published(self, split: str) -> str:
         """The study's accuracy of the last epoch, as text."""
-        if not self.arm:
+        if not self.arm or not self.of_study:
             return "-"
         run = published()[self.arm]
         return f"{run['test_acc'] if split == 'test' else run['epochs'][-1][f'{split}_acc']:.4f}"
 
 
-@dataclass(frozen=True)
+def mean_and_deviation(values: NDArray[Any]) -> str:
+    """Of figures by seed (S,) the mean and, of several, the standard deviation, as text."""
+    if len(values) == 0:
+        return "-"
+    deviation = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{values.mean():.4f}{deviation}"
+
+
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """All that was found below some folders."""
 
     runs: Sequence[Run]
     variants: Sequence[Variant]
 
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self.variants)) or "no runs"
+
     @property
     def left_out(self) -> list[Run]:
         """The folders that add nothing to the figures."""
-        return [run for run in self.runs if run.state is not State.FINISHED]
+        counted = (State.FINISHED, State.PRUNED)
+        return [run for run in self.runs if run.state not in counted]
 
     @property
     def finished(self) -> list[Variant]:
@@ -145,38 +144,63 @@ class Sweep:
 
     @property
     def study(self) -> dict[str, Variant]:
-        """By arm the study's variants, all of one setting: that of the most finished runs.
-
-        Of settings with as many it is the study's own.
-        """
-        settings: dict[str, dict[str, Variant]] = {setting(Config()): {}}
-        for variant in self.finished:
-            if variant.arm:
-                settings.setdefault(setting(variant.config), {})[variant.arm] = variant
-        return max(
-            settings.values(),
-            key=lambda arms: sum(len(variant.finished) for variant in arms.values()),
-        )
+        """By arm the finished variants that are the study's."""
+        return {
+            variant.arm: variant for variant in self.finished if variant.arm and variant.of_study
+        }
 
     @property
     def choice(self) -> str:
-        """A sentence: the variants that conclusions are tested on, where others could have been."""
-        study = self.study
-        if all(study.get(v.arm) is v for v in self.finished if v.arm):
+        """On which data set models are compared, where it could be another."""
+        if len(self.data_sets) < 2 or not self.candidates:
             return ""
-        labels = ", ".join(v.label for v in study.values())
-        return f"The conclusions are tested on runs of one setting: {labels}."
+        name = self.data_sets[fingerprint(self.candidates[0].config)]
+        return f"Models are compared with one another on one data set, {name}."
+
+    @cached_property
+    def data_sets(self) -> dict[str, str]:
+        """The names of the data sets, by fingerprint."""
+        return data_sets(variant.config for variant in self.variants)
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """The options in which variants of one name differ."""
+        return list(
+            dict.fromkeys(
+                option
+                for name in dict.fromkeys(variant.name for variant in self.variants)
+                for option in differing([v.options for v in self.variants if v.name == name])
+            )
+        )
 
     @property
     def candidates(self) -> list[Variant]:
-        """The finished variants of ten classes; where there are none, all finished ones."""
-        ten = [v for v in self.finished if v.groups == TEN]
-        return ten or self.finished
+        """The finished variants of one data set, as it is; where there are none, regrouped ones.
+
+        It is the study's, or else the one of the most finished runs. Where sources of chance vary
+        one at a time, which is no other model, those in which all vary.
+        """
+        sets: dict[str, list[Variant]] = {fingerprint(STUDY): []}
+        for variant in self.finished:
+            sets.setdefault(fingerprint(variant.config), []).append(variant)
+        first, *others = sets.values()
+        most = max(others, key=lambda members: sum(len(v.finished) for v in members), default=[])
+        members = first or most
+        members = [v for v in members if not v.config.seeds.own()] or members
+        return [v for v in members if all(len(group) == 1 for group in v.groups)] or members
 
     @property
     def best(self) -> Variant | None:
-        """Of the candidates the one of highest mean validation accuracy."""
-        return max(self.candidates, key=lambda v: v.values("val/acc").mean(), default=None)
+        """Of the candidates the one of highest mean validation accuracy, as tested."""
+        return self.best_by("tested")
+
+    def best_by(self, weights: str) -> Variant | None:
+        """The same with these weights."""
+
+        def mean(variant: Variant) -> float:
+            return float(np.mean(list(variant.validation(weights).values())))
+
+        return max(self.candidates, key=mean, default=None)
 
 
 def read_sweep(folders: Iterable[Path]) -> Sweep:
@@ -203,56 +227,33 @@ def mark_repeats(runs: Iterable[Run]) -> list[Run]:
     return marked
 
 
-def recipe(config: Config) -> str:
-    """What a configuration computes for some seed, whatever it is called and runs on."""
-    return json.dumps(options(config))
-
-
-def setting(config: Config) -> str:
-    """The recipe apart from what the study varies: net, classes, augmentation."""
-    rest = options(config)
-    return json.dumps([rest[name] for name in rest if name not in ("model", "classes", "augment")])
-
-
-def options(config: Config) -> dict[str, Any]:
-    plain = identity(config)
-    for name in ("name", "seed", "threads", "compile", "embeddings"):
-        del plain[name]
-    for name in EXECUTION:
-        del plain["trainer"][name]
-    del plain["model"]["name"], plain["augment"]["name"]
-    plain["classes"] = list(config.classes.values())
-    return plain
-
-
 def group(runs: Iterable[Run]) -> list[Variant]:
     """The variants of the runs that could be read, those of the study first, in its order."""
     groups: dict[str, tuple[Config, list[Run]]] = {}
     for run in runs:
         if run.config:
             groups.setdefault(recipe(run.config), (run.config, []))[1].append(run)
-    same_name: dict[str, list[Config]] = defaultdict(list)
+    names = data_sets(config for config, _ in groups.values())
+
+    def name_of(config: Config) -> str:
+        on = f" on {names[fingerprint(config)]}" if len(names) > 1 else ""
+        return f"{printable(config.name)}{on}"
+
+    same_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for config, _ in groups.values():
-        same_name[printable(config.name)].append(config)
-    variants = []
-    for config, members in groups.values():
-        label = name = printable(config.name)
-        if len(same_name[name]) > 1:
-            label = f"{name} ({differences(config, same_name[name])})"
-        variants.append(Variant(label, config, members))
+        same_name[name_of(config)].append(named(config))
+
+    def label_of(config: Config, write: Callable[[Any], str]) -> str:
+        own, differences = named(config), differing(same_name[name_of(config)])
+        values = [f"{each}={write(own[each])}" for each in differences if each in own]
+        return f"{name_of(config)} ({', '.join(values)})" if values else name_of(config)
+
+    labels = [label_of(config, brief) for config, _ in groups.values()]
+    if len(set(labels)) < len(labels):
+        labels = [label_of(config, as_typed) for config, _ in groups.values()]
+    variants = [
+        Variant(name_of(config), label, config, members)
+        for label, (config, members) in zip(labels, groups.values(), strict=True)
+    ]
     order = [*ARMS, None]
     return sorted(variants, key=lambda variant: (order.index(variant.arm), variant.label))
-
-
-def differences(config: Config, others: Iterable[Config]) -> str:
-    """The options of a configuration that are not the same in all others."""
-
-    def flat(config: Config) -> dict[str, Any]:
-        return {
-            f"{name}.{key}" if key else name: one
-            for name, value in options(config).items()
-            for key, one in (value.items() if isinstance(value, dict) else [("", value)])
-        }
-
-    own, rest = flat(config), [flat(other) for other in others]
-    return ", ".join(f"{k}={v}" for k, v in own.items() if any(other[k] != v for other in rest))

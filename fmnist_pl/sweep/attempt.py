@@ -4,6 +4,7 @@ import atexit
 import json
 import multiprocessing
 import os
+import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from fmnist_pl.config import resolve
 from fmnist_pl.files import STATUS, write_atomically
-from fmnist_pl.options.messages import InUseError, UnfinishedError, UserError, tell
+from fmnist_pl.options.messages import InUseError, PausedError, UnfinishedError, UserError, tell
 from fmnist_pl.sweep.workers import take_device
 from fmnist_pl.training import cluster
 
@@ -47,6 +48,8 @@ def attempt(config: DictConfig, folder: Path) -> None:
     except KeyboardInterrupt:
         note("interrupted")
         raise
+    except PausedError:
+        note("paused")
     except BaseException as error:  # SystemExit, too, would end the whole sweep
         message = f"{type(error).__name__}: {error}"
         if isinstance(error, UnfinishedError):
@@ -69,8 +72,12 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
-        while parent and os.getppid() == parent.pid:
-            time.sleep(0.5)
+        assert parent
+        if sys.platform == "win32":  # where an orphan goes on naming its parent
+            parent.join()
+        else:
+            while os.getppid() == parent.pid:
+                time.sleep(0.5)
         os._exit(1)
 
     if parent:

@@ -3,61 +3,78 @@
 The sweep itself is Hydra's, under any launcher.
 """
 
-import copy
-import hashlib
 import itertools
-import re
+import json
+import sys
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from traceback import format_exc
-from typing import Any
+from typing import Any, ClassVar
 
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from fmnist_pl.config import check_same, resolve
-from fmnist_pl.files import make_folder
-from fmnist_pl.options.messages import UserError, fail
+from fmnist_pl.files import CONFIG, METRICS, RESULT, SEARCH, make_folder
+from fmnist_pl.options.command import check_temporary
+from fmnist_pl.options.messages import UserError, fail, printable, progress_bar
 from fmnist_pl.options.refusals import refusal
 from fmnist_pl.options.schema import Config
 from fmnist_pl.sweep import batch_script
-from fmnist_pl.sweep.watch import Watch
-from fmnist_pl.sweep.workers import at_once
+from fmnist_pl.sweep.compose import Composer, Run, asked, without_hydra
+from fmnist_pl.sweep.watch import Watch, epochs
+from fmnist_pl.sweep.workers import at_once, separate
+from fmnist_pl.training.parts import check_parts
+from fmnist_pl.training.start import check_start
 
-LONGEST_NAME = 80
+# Hydra's own sweeper, but for composing once more what has been composed here.
+ENUMERATION = "hydra_plugins.fmnist_pl_sweepers.Enumeration"
 
 
 class Guard(Callback):
-    """Refuses an impossible run before Hydra makes a folder; prepares a sweep."""
+    """Refuses an impossible run before Hydra makes a folder; prepares a sweep, or lists it."""
+
+    only_lists: ClassVar[bool] = False
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         try:
-            resolve(without_hydra(config))
-            make_folder(Path(config.hydra.run.dir))
+            options, folder = resolve(without_hydra(config)), Path(config.hydra.run.dir)
+            check_parts(options)
+            check_start(options, folder)
+            check_temporary()
+            make_folder(folder)
         except UserError as error:
             fail(error)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
+            check_temporary()
             runs = prepare(config)
-            make_folder(Path(config.hydra.sweep.dir))
+            folder = Path(config.hydra.sweep.dir)
+            if self.only_lists:
+                print(search_listing(folder) if searches(config) else listing(folder, runs))
+                if adds_seeds(config):
+                    most = config.hydra.sweeper.max_seeds
+                    print(f"then up to {most} seeds of each that something is open about")
+                sys.exit()
+            make_folder(folder)
         except Exception as error:  # Hydra would take it for a warning
             fail(error if isinstance(error, UserError) else refusal(error) or format_exc())
-        Watch.of_this_process = Watch(Path(config.hydra.sweep.dir), runs)
+        total = len(runs)
+        if searches(config):
+            total = config.hydra.sweeper.n_trials * config.hydra.sweeper.seeds
+            total += 2 * config.hydra.sweeper.confirm
+        elif others := "" if adds_seeds(config) else foreign(folder, runs):
+            print(f"{folder} has {others}, which the report counts, too.", file=sys.stderr)
+        # joblib replaces a worker whose memory has grown, between two runs: nothing is lost.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs")
+        Watch.of_this_process = Watch(folder, (run.folder for run in runs), total)
         Watch.of_this_process.start()
 
 
-def without_hydra(config: DictConfig) -> DictConfig:
-    """The options of the run alone."""
-    options = copy.deepcopy(config)
-    with open_dict(options):
-        del options["hydra"]
-    return options
-
-
-def prepare(config: DictConfig) -> int:
-    """Check every run of a sweep, name their folders by what varies, share out the cores.
+def prepare(config: DictConfig) -> list[Run]:
+    """Compose and check every run of a sweep, and share out the cores.
 
     A launcher that works in parallel on this machine starts as many runs at once as it can take.
     The threads of a run do not depend on how many runs there are: they are part of what it
@@ -67,46 +84,150 @@ def prepare(config: DictConfig) -> int:
         config: of the whole sweep; changed in place.
 
     Returns:
-        How many runs there are.
+        Them all; of a search, which asks for them one by one, none: those at the ends of what it
+        varies are composed and checked.
 
     Raises:
         UserError: as of `config.resolve` and `config.check_same`, for any of the runs; two runs
-            that are the same.
+            that are the same, or no run; several at once where they cannot be kept apart.
     """
-    hydra, for_each_run = config.hydra, config.hydra.overrides.hydra
-    parameters = (f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items())
-    overrides = {
-        override.get_key_element(): override
-        for override in OverridesParser.create().parse_overrides(
-            [*parameters, *hydra.overrides.task]
-        )
-    }
-    varying = [key for key, override in overrides.items() if override.is_sweep_override()]
+    composer, launcher = Composer(config), config.hydra.launcher
     with open_dict(config):
-        for_each_run.append(f"hydra.sweep.subdir='${{run_name:{','.join(varying)}}}'")
-        if hydra.launcher.get("n_jobs") == -1:
-            hydra.launcher.n_jobs = at_once(config)
-        if on_cluster(hydra.launcher):
-            lines = batch_script.setup(hydra.launcher, Path(hydra.sweep.dir))
-            hydra.launcher.setup = [*(hydra.launcher.setup or []), *lines]
-    choices = [
-        [f"{key}={value}" for value in override.sweep_string_iterator()]
-        if override.is_sweep_override()
-        else [str(override.input_line)]
-        for key, override in overrides.items()
+        if str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
+            config.hydra.sweeper._target_ = ENUMERATION
+        if launcher.get("n_jobs") == -1:
+            launcher.n_jobs = at_once(config)
+        elif launcher.get("n_jobs", 1) != 1 and not separate():
+            raise UserError(
+                f"hydra.launcher.n_jobs={launcher.n_jobs}: must be 1, since the system keeps "
+                "runs from having processes of their own (can /dev/shm be written?)."
+            )
+        if on_cluster(launcher):
+            lines = batch_script.setup(launcher, composer.folder)
+            launcher.setup = [*(launcher.setup or []), *lines]
+    if searches(config):
+        if not find_spec("optuna"):
+            raise UserError("hydra/sweeper=optuna needs Optuna: pip install 'fmnist_pl[search]'")
+        from fmnist_pl.sweep.space import probes
+
+        for point in probes(config):
+            options = composer.run(*point).config
+            check_parts(options)
+            check_devices(options, config)
+        return []
+    choices = first_look(config, composer) if adds_seeds(config) else enumerated(config)
+    runs: dict[Path, Run] = {}
+    for number, words in enumerate(
+        progress_bar(choices, "checking", unit="run", delay=3, leave=False)
+    ):
+        run = composer.run(*words, number=number)
+        check_parts(run.config)
+        check_devices(run.config, config)
+        if run.folder in runs:
+            raise UserError(f"{run.folder}: two runs of the sweep are the same.")
+        if not run.config.overwrite:
+            check_same(run.config, run.folder)
+        runs[run.folder] = run
+    return list(runs.values())
+
+
+def enumerated(config: DictConfig) -> list[tuple[str, ...]]:
+    """The overrides of each run of a sweep.
+
+    Raises:
+        UserError: something without end, or with nothing in it.
+    """
+    choices = []
+    for key, override in asked(config).items():
+        if not override.is_sweep_override():
+            choices.append([str(override.input_line)])
+        elif override.is_discrete_sweep():
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            raise UserError(
+                f"{override.input_line}: not to be enumerated; hydra/sweeper=optuna searches it."
+            )
+        if not choices[-1]:
+            raise UserError(f"{override.input_line}: that is nothing.")
+    return list(itertools.product(*choices))
+
+
+def first_look(config: DictConfig, composer: Composer) -> list[tuple[str, ...]]:
+    """The overrides of the runs that a sweep by looks cannot do without.
+
+    Raises:
+        UserError: a plan that makes no sense, or options that such a sweep cannot have.
+    """
+    from fmnist_pl.report.looks import planned
+
+    sweeper = config.hydra.sweeper
+    planned(sweeper.first_look, sweeper.max_seeds, sweeper.margin)
+    if config.overwrite:
+        raise UserError(
+            "overwrite=true: a sweep that adds seeds goes on with what is there. Name another "
+            "folder with hydra.sweep.dir=FOLDER."
+        )
+    if not composer.named_here:
+        raise UserError("hydra.sweep.subdir: a sweep that adds seeds names its folders itself.")
+    variants, first = without_seeds(config)
+    seeds = range(first, first + sweeper.first_look)
+    return [(*each, f"seed={seed}") for each in variants for seed in seeds]
+
+
+def without_seeds(config: DictConfig) -> tuple[list[tuple[str, ...]], int]:
+    """The overrides of each variant of a sweep, and the first of its seeds."""
+    choices = enumerated(config)
+    seeds = {word for words in choices for word in words if word.startswith("seed=")}
+    variants = dict.fromkeys(tuple(word for word in each if word not in seeds) for each in choices)
+    first = min((int(word.removeprefix("seed=")) for word in seeds), default=config.seed)
+    return list(variants), first
+
+
+def listing(folder: Path, runs: list[Run]) -> str:
+    """What a sweep would run, and how far each run is."""
+    states = [state(run) for run in runs]
+    width = max(map(len, states))
+    lines = [
+        f"{state:{width}}  {run.folder.relative_to(folder)}  {printable(' '.join(run.overrides))}"
+        for state, run in zip(states, runs, strict=True)
     ]
-    loader, folders = GlobalHydra.instance().config_loader(), set()
-    for run in itertools.product(*choices):
-        composed = loader.load_sweep_config(config, list(run))
-        options = resolve(without_hydra(composed))
-        check_devices(options, config)
-        folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir)
-        if folder in folders:
-            raise UserError(f"{folder}: two runs of the sweep are the same.")
-        folders.add(folder)
-        if not options.overwrite:
-            check_same(options, folder)
-    return len(folders)
+    return "\n".join([*lines, f"{len(runs)} runs in {folder}, {states.count('finished')} finished"])
+
+
+def search_listing(folder: Path) -> str:
+    """The trials of a search so far, and what came of them."""
+    path = folder / SEARCH
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"trials": []}
+    lines = [
+        f"{one['state']:8}  {one['value'] or 0:.4f}  {printable(json.dumps(one['params']))}"
+        for one in found["trials"]
+    ]
+    return "\n".join([*lines, f"{len(lines)} trials in {folder}"])
+
+
+def state(run: Run) -> str:
+    """How far a run is."""
+    if (run.folder / RESULT).exists() and not run.config.overwrite:
+        return "finished"
+    if (run.folder / METRICS).exists() and not run.config.overwrite:
+        return f"epoch {epochs(run.folder)} of {run.config.trainer.max_epochs}"
+    return "to do"
+
+
+def foreign(folder: Path, runs: list[Run]) -> str:
+    """How many runs of other sweeps there are in the folder of a sweep, in words."""
+    others = {path.parent for path in folder.glob(f"*/{CONFIG}")} - {run.folder for run in runs}
+    return f"{len(others)} run{'s' * (len(others) > 1)} of another sweep" if others else ""
+
+
+def searches(config: DictConfig) -> bool:
+    """Whether a sweep is a search, whose runs depend on one another."""
+    return str(config.hydra.sweeper._target_).endswith(".Optuna")
+
+
+def adds_seeds(config: DictConfig) -> bool:
+    """Whether a sweep goes on with more seeds than it was asked for."""
+    return str(config.hydra.sweeper._target_).endswith(".UntilDecided")
 
 
 def on_cluster(launcher: DictConfig) -> bool:
@@ -131,23 +252,3 @@ def check_devices(options: Config, config: DictConfig) -> None:
             f"trainer.devices={devices}, trainer.num_nodes={nodes}: a sweep trains each run on one "
             "device, unless it has hydra/launcher=slurm. Without that, start such runs one by one."
         )
-
-
-def run_name(*varying: str, _root_: DictConfig) -> str:
-    """A folder for one run of a sweep: its name and seed, then whatever else varies.
-
-    Safe for any file system and for Hydra's grammar, distinct for different values, always the
-    same for the same ones. A resolver for `hydra.sweep.subdir`.
-    """
-    name = f"{_root_.name}-{_root_.seed}"
-    for override in OverridesParser.create().parse_overrides(list(_root_.hydra.overrides.task)):
-        key, value = override.get_key_element(), override.get_value_element_as_str()
-        if key in varying and key != "seed" and value != _root_.name:
-            name += f"-{key.rpartition('.')[2]}-{value}"
-    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:LONGEST_NAME].rstrip("-.")
-    if safe == name:
-        return name
-    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-OmegaConf.register_new_resolver("run_name", run_name)

@@ -2,24 +2,49 @@
 
 from multiprocessing import current_process, parent_process
 
-from joblib import cpu_count
+from joblib import cpu_count, parallel
 from omegaconf import DictConfig
 
 from fmnist_pl.options.schema import Config
 
 GIB_OF_A_RUN = 2  # an estimate: CUDA's context and libraries, the data set twice, a net
 
+TRIALS_OF_AN_ARRAY = 10
+
+
+def separate() -> bool:
+    """Whether runs can have processes of their own.
+
+    Where the system gives no semaphores, as with a /dev/shm that cannot be written, joblib has
+    threads instead, which share what must be each run's own: its random numbers.
+    """
+    return parallel.mp is not None
+
 
 def at_once(config: DictConfig) -> int:
     """As many runs as there are cores for and, where they train on GPUs, as those take.
 
+    One, where they cannot have processes of their own.
+
     Args:
         config: of the sweep, with the `threads` of each run.
     """
+    if not separate():
+        return 1
     runs = cpu_count() // (config.threads or cpu_count())  # as affinity and containers allow
     if devices := device_count(config.trainer.accelerator):
         runs = min(runs, devices * (config.runs_per_device or room(runs)))
     return max(1, int(runs))
+
+
+def trials_at_once(launcher: DictConfig, seeds: int) -> int:
+    """How many trials of a search, each of several seeds, keep the workers of a launcher busy.
+
+    Of a cluster's many they would be too many: a search learns from one array for the next.
+    """
+    if "array_parallelism" in launcher:
+        return min(TRIALS_OF_AN_ARRAY, max(1, int(launcher.array_parallelism) // seeds))
+    return max(1, int(launcher.get("n_jobs", 1)) // seeds)
 
 
 def take_device(options: Config) -> None:

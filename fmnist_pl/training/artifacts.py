@@ -11,9 +11,11 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from PIL import Image
 from torch.utils.tensorboard.summary import hparams
 
+from fmnist_pl.config import identity
 from fmnist_pl.drawing import gallery, projector
 from fmnist_pl.files import PREDICTIONS, REQUIREMENTS, write_atomically
 from fmnist_pl.model.inference import embed
@@ -30,17 +32,35 @@ def figures(trained: Trained) -> Result:
         for name, value in trained.figures.items()
         if name.startswith("test/") and isinstance(value, float)
     }
-    trained.logger.log_metrics(scalars, len(trained.record.rows))
+    for logger in trained.trainer.loggers:
+        logger.log_metrics(scalars, len(trained.record.rows))
     return trained.figures
 
 
+def options(trained: Trained) -> Result:
+    """What the figures are of: the options that decide what a run computes."""
+    return {"options": identity(trained.config)}
+
+
 def predictions(trained: Trained) -> Result:
-    """`logits`, float32 (N, C), and `labels`, int64 (N,), of the test images in order."""
-    _, labels = trained.test
-    arrays = BytesIO()
-    np.savez_compressed(arrays, logits=trained.predictions.logits, labels=labels)
-    write_atomically(trained.folder / PREDICTIONS, arrays.getvalue())
-    return {}
+    """Logits, float32 (N, C), and labels, int64 (N,), of test and validation images in order.
+
+    `averaged` are those of the averaged weights. All but the first two have a run's limits.
+    """
+    val_labels = trained.shown_of_validation[1]
+    file = BytesIO()
+    np.savez(  # not compressed: noise would not lose a tenth
+        file,
+        logits=trained.predictions.logits,
+        labels=trained.test[1].numpy(),
+        averaged=trained.averaged["test"],
+        val_logits=trained.val_logits,
+        val_labels=val_labels.numpy(),
+        val_averaged=trained.averaged["val"],
+    )
+    write_atomically(trained.folder / PREDICTIONS, file.getvalue())
+    right = trained.averaged["val"].argmax(1) == val_labels.numpy()
+    return {"val/acc_averaged": float(right.mean())}
 
 
 def other_weights(trained: Trained) -> Result:
@@ -62,7 +82,7 @@ def embeddings(trained: Trained) -> Result:
 
 
 def pictures(trained: Trained) -> Result:
-    """Curves, accuracies, confusions, mistakes: as files, and in TensorBoard."""
+    """Curves, accuracies, confusions, mistakes: as files, and for loggers that take pictures."""
     if not trained.config.pictures:
         return {}
     images, labels = (tensor.numpy() for tensor in trained.test)
@@ -72,7 +92,15 @@ def pictures(trained: Trained) -> Result:
     gallery.save(drawn, folder)
     for name in drawn:
         picture = np.asarray(Image.open(folder / f"{name}.png").convert("RGB"))
-        trained.logger.experiment.add_image(name, picture, len(rows), dataformats="HWC")
+        trained.tensorboard.experiment.add_image(name, picture, len(rows), dataformats="HWC")
+    for logger in trained.trainer.loggers:
+        paths = [str(folder / f"{name}.png") for name in drawn]
+        if isinstance(logger, WandbLogger):
+            for name, path in zip(drawn, paths, strict=True):
+                logger.log_image(name, [path])
+        if isinstance(logger, MLFlowLogger):
+            for path in paths:
+                logger.experiment.log_artifact(logger.run_id, path, "figures")
     return {}
 
 
@@ -83,7 +111,7 @@ def row_of_hyperparameters(trained: Trained) -> Result:
     """
     came_out = dict.fromkeys(("test/acc", "test/loss", "val/acc", "val/loss"), 0)
     for summary in hparams(hyperparameters(trained.config), came_out):
-        trained.logger.experiment.file_writer.add_summary(summary)
+        trained.tensorboard.experiment.file_writer.add_summary(summary)
     return {}
 
 
@@ -97,6 +125,7 @@ def environment(trained: Trained) -> Result:
 
 ARTIFACTS: tuple[Callable[[Trained], Result], ...] = (
     figures,
+    options,
     predictions,
     other_weights,
     embeddings,
@@ -114,7 +143,9 @@ def leave(trained: Trained) -> Result:
     for artifact in ARTIFACTS:
         if first or artifact in EVERYWHERE:
             result |= artifact(trained)
-    trained.logger.finalize("success")
+    if first:
+        for logger in trained.trainer.loggers:
+            logger.finalize("success")
     return result if first else {}
 
 
@@ -122,12 +153,20 @@ def hyperparameters(config: Config) -> dict[str, Any]:
     """What one compares runs by in TensorBoard's table."""
     return {
         **{
-            f"model.{name}": str(value) if isinstance(value, list) else value
+            f"model.{name}": str(value) if isinstance(value, list | dict) else value
             for name, value in asdict(config.model).items()
+            if name != "net" or value
         },
+        "data": config.data.name,
         "augment": config.augment.name,
         "classes": len(config.classes),
         "batch_size": config.data.batch_size,
-        "lr": config.optimizer.lr,
+        **{
+            name if name == "lr" else f"optimizer.{name.strip('_')}": one
+            for name, one in config.optimizer.items()
+            if type(one) in (float, int, str)
+        },
+        **{f"schedule.{name.strip('_')}": str(one) for name, one in config.schedule.items()},
         "seed": config.seed,
+        **{f"seeds.{source}": seed for source, seed in config.seeds.own().items()},
     }

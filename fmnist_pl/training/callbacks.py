@@ -8,12 +8,11 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 
 from fmnist_pl.model.classifier import Classifier
-from fmnist_pl.options.messages import UserError
+from fmnist_pl.options.messages import PausedError, UserError
 
 
 class Divergence(L.Callback):
@@ -35,6 +34,21 @@ class Divergence(L.Callback):
                 )
 
 
+class Pause(L.Callback):
+    """Stops a run after some epochs, with all that a run leaves of an epoch.
+
+    Args:
+        epochs: after how many.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch >= self.epochs:
+            raise PausedError(f"pause_after={self.epochs}: paused after as many epochs.")
+
+
 class Histograms(L.Callback):
     """TensorBoard's histograms of the weights of every checkpoint, which are finite."""
 
@@ -48,29 +62,6 @@ class Histograms(L.Callback):
                     logger.experiment.add_histogram(name, weights, trainer.current_epoch + 1)
 
 
-class Curves(L.Callback):
-    """Gives every logger the figures of an epoch together with its checkpoint.
-
-    By itself Lightning gives them after the checkpoint: a run that is killed in between lacks them.
-    What TensorBoard has of an epoch that is done again is void.
-    """
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.current_epoch:
-            void = Event(session_log=SessionLog(status=SessionLog.START))
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                    logger.experiment.file_writer.add_event(void, step=trainer.current_epoch + 1)
-
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        figures = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        for logger in trainer.loggers:
-            logger.log_metrics(figures, trainer.current_epoch + 1)
-            logger.save()
-
-
 class Averaging(L.Callback):
     """Keeps the mean of the net's weights after each epoch of the second half.
 
@@ -80,9 +71,10 @@ class Averaging(L.Callback):
 
     average: AveragedModel
 
-    @property
-    def net(self) -> nn.Module:
-        """With the mean of the weights."""
+    def of(self, classifier: Classifier) -> nn.Module:
+        """Its net with the mean of the weights; if it was stopped before there is one, the last."""
+        if not self.average.n_averaged:
+            self.average.update_parameters(classifier.net)
         module: nn.Module = self.average.module
         return module
 
@@ -96,7 +88,10 @@ class Averaging(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
-        if trainer.current_epoch >= (trainer.max_epochs or 0) // 2:
+        half = (trainer.max_epochs or 0) // 2
+        if trainer.current_epoch == half:
+            self.average.n_averaged.zero_()  # of a run that is continued for more epochs
+        if trainer.current_epoch >= half:
             self.average.update_parameters(pl_module.net)
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from fmnist_pl.data.datamodule import FashionMNIST
 from fmnist_pl.files import METRICS, link_or_copy, move_into_place, part_of, write_atomically
 from fmnist_pl.model.classifier import Classifier
 from fmnist_pl.model.inference import load_classifier
 from fmnist_pl.options.messages import UserError
+from fmnist_pl.options.targets import targets_in
 from fmnist_pl.training.environment import describe_environment
 
 Row = dict[str, float]
@@ -40,6 +42,7 @@ class Record(Checkpoint):
         self.rows: list[Row] = []
         # What trained, from the first epoch on and from every other on that something else did.
         self.parts: list[dict[str, Any]] = []
+        self.stopped = False  # early, for whatever reason a callback had
         self.started = 0.0
 
     @property
@@ -48,14 +51,18 @@ class Record(Checkpoint):
         return max(self.rows, key=lambda row: row["val/acc"])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "parts": self.parts}
+        return {"rows": self.rows, "parts": self.parts, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
         self.parts = state_dict.get("parts", [])  # 0.1.0 had none
+        self.stopped = state_dict.get("stopped", False)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trains = describe_environment(trainer.strategy.root_device, trainer.world_size)
+        trainer.should_stop = self.stopped
+        data: FashionMNIST = trainer.datamodule  # type: ignore[attr-defined]
+        device, devices = trainer.strategy.root_device, trainer.world_size
+        trains = describe_environment(device, devices, data.sha256)
         if not self.parts or self.parts[-1] != {**trains, "epoch": self.parts[-1]["epoch"]}:
             self.parts.append({"epoch": len(self.rows) + 1, **trains})
 
@@ -73,6 +80,7 @@ class Record(Checkpoint):
         images = int(pl_module.confusion["train"].sum())
         seconds, epoch = time.perf_counter() - self.started, trainer.current_epoch + 1
         self.rows.append({"epoch": epoch, **figures, "images": images, "seconds": seconds})
+        self.stopped = trainer.should_stop
         part = part_of(self.last)
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
@@ -102,7 +110,7 @@ def resumable(checkpoint: Path, classifier: Classifier) -> Path | None:
         return None
     remedy = "overwrite=true starts the run anew."
     try:
-        found = load_classifier(checkpoint)
+        found = load_classifier(checkpoint, targets_in(classifier.options.net))
     except UserError as error:
         raise UserError(f"{error} {remedy}") from None
     if found.hparams != classifier.hparams:

@@ -13,7 +13,8 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
 from fmnist_pl.data.augment import augment, parse_ops
 from fmnist_pl.model.classifier import build_optimizer
@@ -29,8 +30,10 @@ TRIED = ("cpu", "cuda")  # kinds of device that have all that a run needs
 ALL_THREADS = torch.get_num_threads()
 
 
-def build_trainer(config: Config, folder: Path, callbacks: Sequence[L.Callback]) -> L.Trainer:
-    """Lightning's Trainer for a run.
+def build_trainer(
+    config: Config, folder: Path, callbacks: Sequence[L.Callback], loggers: Sequence[Logger] = ()
+) -> L.Trainer:
+    """Lightning's Trainer for a run, TensorBoard's logger before the others.
 
     Raises:
         UserError: there are no such devices, or other than have been started; they lack something
@@ -45,7 +48,7 @@ def build_trainer(config: Config, folder: Path, callbacks: Sequence[L.Callback])
     torch.set_float32_matmul_precision(config.float32_matmul_precision)
     torch.backends.cudnn.allow_tf32 = config.float32_matmul_precision != "highest"
 
-    trainer = trainer_on(config.trainer.accelerator, config, folder, callbacks)
+    trainer = trainer_on(config.trainer.accelerator, config, folder, callbacks, loggers)
     device = trainer.strategy.root_device
     if missing := lacking(device, config):
         given = f"trainer.accelerator={config.trainer.accelerator}"
@@ -53,7 +56,7 @@ def build_trainer(config: Config, folder: Path, callbacks: Sequence[L.Callback])
             raise UserError(f"{given}: {device.type} lacks what this run needs: {missing}")
         if trainer.is_global_zero:
             print(f"{given}: the CPU, since {device.type} lacks what this run needs: {missing}")
-        trainer = trainer_on("cpu", config, folder, callbacks)
+        trainer = trainer_on("cpu", config, folder, callbacks, loggers)
     if trainer.precision != config.trainer.precision:
         raise UserError(
             f"trainer.precision={config.trainer.precision}: {trainer.strategy.root_device.type} "
@@ -68,7 +71,11 @@ def build_trainer(config: Config, folder: Path, callbacks: Sequence[L.Callback])
 
 
 def trainer_on(
-    accelerator: str, config: Config, folder: Path, callbacks: Sequence[L.Callback]
+    accelerator: str,
+    config: Config,
+    folder: Path,
+    callbacks: Sequence[L.Callback],
+    loggers: Sequence[Logger],
 ) -> L.Trainer:
     """Lightning's Trainer on an accelerator, whatever that can do."""
     environment = cluster_environment()
@@ -78,11 +85,15 @@ def trainer_on(
             "docs/run.sbatch or torchrun to start the processes of all nodes."
         )
     options = asdict(config.trainer) | {"accelerator": accelerator}
-    del options["limit_train_batches"]  # Lightning would count chunks
+    for ours in ("limit_train_batches", "overfit_batches"):  # Lightning would count chunks
+        del options[ours]
+    if config.trainer.profiler:
+        options["profiler"] = build_profiler(config.trainer.profiler, folder / "profile")
+    tensorboard = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     try:
         return L.Trainer(
             **options,
-            logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+            logger=[tensorboard, *loggers],
             callbacks=list(callbacks),
             plugins=[environment],
             default_root_dir=folder,
@@ -93,6 +104,15 @@ def trainer_on(
     except REFUSALS as error:
         given = ", ".join(f"{name}={options[name]}" for name in ("accelerator", "devices"))
         raise UserError(f"trainer: {given}: {str(error).partition(chr(10))[0]}") from None
+
+
+def build_profiler(kind: str, folder: Path) -> Profiler:
+    """Lightning's profiler of a kind; PyTorch's traces twenty steps, once the first have passed."""
+    if kind != "pytorch":
+        simple = kind == "simple"
+        return (SimpleProfiler if simple else AdvancedProfiler)(dirpath=folder, filename=kind)
+    steps = torch.profiler.schedule(wait=2, warmup=2, active=20, repeat=1)
+    return PyTorchProfiler(dirpath=folder, filename=kind, schedule=steps)
 
 
 def cluster_environment() -> ClusterEnvironment:

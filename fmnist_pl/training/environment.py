@@ -14,15 +14,16 @@ from typing import Any
 
 import torch
 
-from fmnist_pl.data import source
 
-
-def describe_environment(device: torch.device, devices: int) -> dict[str, Any]:
+def describe_environment(
+    device: torch.device, devices: int, data_sha256: dict[str, str]
+) -> dict[str, Any]:
     """What is needed to repeat a run: hardware, versions, commit of the code, hashes of the data.
 
     Args:
         device: that trained.
         devices: how many there were.
+        data_sha256: of what each file of the data set holds.
     """
     try:
         cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
@@ -44,7 +45,7 @@ def describe_environment(device: torch.device, devices: int) -> dict[str, Any]:
             },
         },
         "git_commit": git_commit(),
-        "data_sha256": source.SHA256,
+        "data_sha256": data_sha256,
     }
 
 
@@ -95,10 +96,12 @@ def keep_memory() -> None:
     it is taken again. Where there is no glibc, nothing is changed.
     """
     trim_threshold, mmap_threshold = -1, -3  # their numbers in malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 2**25)
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # other systems' words
+        return
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(mmap_threshold, 2**25)
 
 
 def quieten() -> None:
@@ -116,6 +119,9 @@ def quieten() -> None:
         ".*`srun` command is available.*",
         ".*AMP with fp16 is not supported on CPU.*",  # told as a refusal
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*Experiment logs directory .* exists and is not empty.*",  # it is given all anew
+        ".*Profiler default schedule will be overridden.*",  # short runs are traced as a whole
+        ".*Profiler clears events at the end of each cycle.*",  # they are written by then
         ".*is smaller than the logging interval.*",
         ".*LeafSpec.*is deprecated.*",
         ".*It is recommended to use .*sync_dist=True.*",  # what is logged is the same everywhere

@@ -1,26 +1,44 @@
 """One run from configuration to result: train, test, and leave all that a run leaves."""
 
 import gc
+import inspect
+import shutil
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
 import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from fmnist_pl.data.augment import parse_ops
+from fmnist_pl.data.catalogue import entry
 from fmnist_pl.data.datamodule import FashionMNIST
+from fmnist_pl.files import move_into_place, part_of
 from fmnist_pl.model.classifier import Classifier
-from fmnist_pl.model.inference import load_classifier, predict
+from fmnist_pl.model.inference import load_classifier
 from fmnist_pl.options.messages import UserError
 from fmnist_pl.options.schema import Config
+from fmnist_pl.options.targets import TARGET, locate, targets_in
 from fmnist_pl.training.artifacts import hyperparameters, leave
-from fmnist_pl.training.callbacks import Averaging, Curves, Divergence, Histograms
+from fmnist_pl.training.callbacks import Averaging, Divergence, Histograms, Pause
 from fmnist_pl.training.checkpoints import Record, resumable
+from fmnist_pl.training.curves import Curves
 from fmnist_pl.training.devices import build_trainer
 from fmnist_pl.training.graphs import CUDAGraphs
+from fmnist_pl.training.parts import build_callbacks, build_loggers, keep_runs
 from fmnist_pl.training.progress import Progress
+from fmnist_pl.training.start import last_of, take_weights
 from fmnist_pl.training.trained import Result, Trained
+from fmnist_pl.training.weights import refreshed
+
+WITHIN_AN_EPOCH = (
+    *("on_train_batch_start", "on_train_batch_end", "on_before_zero_grad"),
+    *("on_before_backward", "on_after_backward", "on_before_optimizer_step"),
+)
 
 Kind = TypeVar("Kind", bound=L.Callback)
 
@@ -32,12 +50,15 @@ def prepare(config: Config, folder: Path) -> L.Trainer:
         UserError: as of `devices.build_trainer`.
     """
     record = Record(folder)
-    callbacks: list[L.Callback] = [record, Averaging(), Divergence(), Histograms(), Curves()]
-    if config.cuda_graphs and not config.compile:
+    callbacks: list[L.Callback] = [record, Averaging(), Divergence(), Histograms(), Curves(folder)]
+    callbacks += build_callbacks(config)
+    if config.cuda_graphs and not (config.compile or config.trainer.detect_anomaly):
         callbacks.append(CUDAGraphs())
+    if config.pause_after:
+        callbacks.append(Pause(config.pause_after))
     if config.trainer.enable_progress_bar:
         callbacks.append(Progress(f"{config.name}-{config.seed}", record))
-    return build_trainer(config, folder, callbacks)
+    return build_trainer(config, folder, callbacks, build_loggers(config, folder))
 
 
 def fit_and_test(config: Config, folder: Path, trainer: L.Trainer) -> Result:
@@ -50,9 +71,14 @@ def fit_and_test(config: Config, folder: Path, trainer: L.Trainer) -> Result:
     if config.compile:
         classifier.net.compile()
     record, averaging = callback(trainer, Record), callback(trainer, Averaging)
-    assert trainer.logger
-    trainer.logger.log_hyperparams(hyperparameters(config))
-    checkpoint = resumable(record.last, classifier)
+    classifier.log_steps = config.trainer.log_every_n_steps is not None
+    classifier.automatic_optimization = not steps_directly(trainer, classifier)
+    datamodule.in_chunks = not classifier.automatic_optimization
+    checkpoint = resumable(record.last, classifier) or start(config, classifier, trainer)
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.log_hyperparams(hyperparameters(config))
+        keep_runs(config, trainer.loggers[1:], folder)
     gc.freeze()  # what is there by now stays: looking for garbage in it takes a tenth of a step
     try:
         trainer.fit(classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -69,10 +95,59 @@ def fit_and_test(config: Config, folder: Path, trainer: L.Trainer) -> Result:
         raise
     finally:
         gc.unfreeze()
-    tested = load_classifier(record.best if config.test.checkpoint == "best" else record.last)
-    predictions = predict(tested, datamodule.splits["test"][0])
-    average = averaging.net.float()  # in whatever precision it was trained
-    return leave(Trained(config, folder, trainer, tested, datamodule, record, average, predictions))
+    own = targets_in(config.model.net)
+    tested = load_classifier(record.best if config.test.checkpoint == "best" else record.last, own)
+    average = deepcopy(tested)
+    mean = averaging.of(classifier).float()  # in whatever precision it was trained
+    average.net.load_state_dict(refreshed(mean, datamodule).state_dict())
+    return leave(Trained(config, folder, trainer, tested, datamodule, record, average.eval()))
+
+
+def steps_directly(trainer: L.Trainer, classifier: Classifier) -> bool:
+    """Whether Lightning has nothing to do in a step, so that a chunk of them can be one of its own.
+
+    It has where a loss is scaled or gradients are clipped, accumulated or shared with other
+    devices; where the learning rate changes; and where a callback or profiler looks at batches.
+    """
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    profiler: Profiler = trainer.profiler  # type: ignore[attr-defined]
+    watched = any(
+        is_overridden(hook, one)
+        for one in callbacks
+        for hook in WITHIN_AN_EPOCH
+        if not isinstance(one, ProgressBar)
+    )
+    # A function that makes an optimizer may make one that is stepped in any way.
+    step = getattr(locate(classifier.optimizer[TARGET], "optimizer"), "step", lambda closure: None)
+    return not (
+        watched
+        or classifier.schedule
+        or classifier.log_steps
+        or trainer.world_size > 1
+        or trainer.precision == "16-mixed"
+        or trainer.gradient_clip_val
+        or trainer.accumulate_grad_batches > 1
+        or not isinstance(profiler, PassThroughProfiler)
+        or inspect.signature(step).parameters["closure"].default is inspect.Parameter.empty
+    )
+
+
+def start(config: Config, classifier: Classifier, trainer: L.Trainer) -> Path | None:
+    """Begin a new run with what its configuration names: the checkpoint to go on from, if any."""
+    own = targets_in(config.model.net)
+    if config.init_from:
+        taken = take_weights(classifier, load_classifier(config.init_from, own))
+        if trainer.is_global_zero:
+            print(f"{config.name}-{config.seed} begins with {taken}", flush=True)
+    if not config.continue_from:
+        return None
+    record, last = callback(trainer, Record), last_of(Path(config.continue_from))
+    callback(trainer, Curves).begun_elsewhere = True
+    if trainer.is_global_zero:
+        record.best.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(last.with_name(record.best.name), part_of(record.best))
+        move_into_place(part_of(record.best), record.best)
+    return resumable(last, classifier)
 
 
 def callback(trainer: L.Trainer, kind: type[Kind]) -> Kind:
@@ -83,8 +158,11 @@ def callback(trainer: L.Trainer, kind: type[Kind]) -> Kind:
 
 def build_datamodule(config: Config) -> FashionMNIST:
     """The data as a run is fed them."""
-    ops, limit = parse_ops(config.augment.ops), config.trainer.limit_train_batches
-    return FashionMNIST(config.data, config.classes, ops, config.seed, limit)
+    ops, trainer = parse_ops(config.augment.ops), config.trainer
+    limits = trainer.limit_train_batches, trainer.overfit_batches
+    return FashionMNIST(
+        config.data, config.classes, ops, config.seed, *limits, seeds=config.seeds.own()
+    )
 
 
 def build_classifier(config: Config) -> Classifier:
@@ -92,7 +170,9 @@ def build_classifier(config: Config) -> Classifier:
     return Classifier(
         asdict(config.model),
         config.classes,
-        asdict(config.optimizer),
+        config.optimizer,
         config.seed,
-        data={"val_size": config.data.val_size, "split_seed": config.data.split_seed},
+        data=entry(config.data),
+        schedule=config.schedule or None,
+        seeds=config.seeds.own() or None,
     )

@@ -7,21 +7,22 @@ Several processes may train one run, one for each device. All of them pass throu
 owns the folder, and the others only read in it.
 """
 
-import fcntl
+import errno
 import json
 import shutil
 import signal
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from fmnist_pl.config import check_same, resolve
 from fmnist_pl.files import (
     CONFIG,
+    EVENTS,
     METRICS,
     PREDICTIONS,
     REQUIREMENTS,
@@ -33,11 +34,14 @@ from fmnist_pl.options.messages import InUseError, UnfinishedError, UserError
 from fmnist_pl.options.schema import Config
 from fmnist_pl.training import cluster
 from fmnist_pl.training.fit import fit_and_test, prepare
+from fmnist_pl.training.parts import check_parts
+from fmnist_pl.training.start import check_start
 from fmnist_pl.training.trained import Result
 
 # Seconds to wait for a folder: what was killed ends a moment later, on another node much later.
 PATIENCE = 60 if cluster.is_task() else 3
 
+LOCK = ".lock"
 OWN_FILES = (
     CONFIG,
     RESULT,
@@ -48,7 +52,9 @@ OWN_FILES = (
     "embeddings",
     "figures",
     "projector_config.pbtxt",
-    "events.out.tfevents.*",
+    EVENTS,
+    "loggers",
+    "profile",
     "hparams.yaml",
 )
 
@@ -69,6 +75,8 @@ def run(config: Config, folder: Path) -> Result:
             such devices, no room on the disk or in memory; no end within `time_limit`.
     """
     config = resolve(config)
+    check_parts(config)
+    check_start(config, folder)
     if (times := cluster.requeues()) > config.max_requeues:
         raise UserError(
             f"SLURM has queued this job again {times} times; max_requeues={config.max_requeues}."
@@ -84,6 +92,8 @@ def run(config: Config, folder: Path) -> Result:
             check_same(config, folder)
             if (folder / RESULT).exists():
                 check_finished(folder)
+                if config.trainer.enable_progress_bar:
+                    print(f"{config.name}-{config.seed} is finished: nothing is trained")
             else:
                 trainer = prepare(config, folder)
                 write_atomically(folder / CONFIG, OmegaConf.to_yaml(config))
@@ -110,26 +120,28 @@ def clear(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """The folder, created, and kept from every other process until the end."""
     make_folder(folder)
+    lock = FileLock(folder / LOCK, timeout=PATIENCE, fallback_to_soft=False)
     try:
-        file = (folder / ".lock").open("w")
+        lock.acquire()
+    except Timeout:
+        raise InUseError(f"{folder}: another process is at work on this run.") from None
     except OSError as error:
-        raise UserError(f"{folder}: nothing can be kept there ({error.strerror}).") from None
-    with file:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise InUseError(f"{folder}: another process is at work on this run.") from None
-                time.sleep(0.1)
-            except OSError as error:
-                raise UserError(
-                    f"{folder}: a disk without locks ({error.strerror}), which keep two processes "
-                    "from one run: choose a folder on another disk."
-                ) from None
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise UserError(f"{folder}: nothing can be kept there ({error.strerror}).") from None
+        raise UserError(
+            f"{folder}: a disk without locks ({error.strerror}), which keep two processes from one "
+            "run: choose a folder on another disk."
+        ) from None
+    try:
         yield
+    except UserError:  # which is refused before anything is written
+        if [path.name for path in folder.iterdir()] == [LOCK]:
+            with suppress(OSError):  # Windows keeps what is open
+                (folder / LOCK).unlink()
+                folder.rmdir()
+        raise
+    finally:
+        lock.release()
 
 
 def check_finished(folder: Path) -> None:

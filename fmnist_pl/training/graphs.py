@@ -9,19 +9,21 @@ from collections.abc import Callable, Sequence
 import lightning as L
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from fmnist_pl.data.datamodule import Batch
 from fmnist_pl.model.classifier import Classifier, Outputs
 
-Backward = Callable[[Tensor], None]
 Replay = Callable[[], Outputs]
-Steps = Callable[[Sequence[Batch], Optimizer, Backward], Outputs]
-PRECISIONS = ("32-true", "bf16-mixed")  # a scaled loss, as of 16-mixed, is looked at every step
+Steps = Callable[[Sequence[Batch], Optimizer], Outputs]
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 class CUDAGraphs(L.Callback):
-    """Has a run's chunks recorded and replayed where that holds: on one CUDA device."""
+    """Has a run's chunks recorded and replayed where that holds: on one CUDA device.
+
+    The optimizer must be one whose step launches the same every time, as SGD's, or can be told to.
+    """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
@@ -35,8 +37,10 @@ class CUDAGraphs(L.Callback):
     def holds(self, trainer: L.Trainer) -> bool:
         assert isinstance(trainer.lightning_module, Classifier)
         on_cuda = trainer.strategy.root_device.type == "cuda"
-        directly = trainer.lightning_module.steps_directly()
-        return on_cuda and directly and trainer.precision in PRECISIONS
+        in_chunks = not trainer.lightning_module.automatic_optimization
+        optimizer = trainer.optimizers[0]
+        capturable = isinstance(optimizer, SGD) or "capturable" in optimizer.defaults
+        return on_cuda and in_chunks and capturable and trainer.precision in PRECISIONS
 
     def warm_up(self, work: Replay) -> Outputs:
         """Do work once as it is, on a stream of its own, as recording wants it."""
@@ -84,14 +88,14 @@ class Replayed:
         # By the sizes of its batches: images and labels of a chunk, and what works on them.
         self.recorded: dict[tuple[int, ...], tuple[list[Tensor], Replay] | None] = {}
 
-    def __call__(self, chunk: Sequence[Batch], optimizer: Optimizer, backward: Backward) -> Outputs:
+    def __call__(self, chunk: Sequence[Batch], optimizer: Optimizer) -> Outputs:
         """As `Classifier.train_chunk`."""
         sizes = tuple(len(labels) for _, labels in chunk)
         whole = [torch.cat(parts) for parts in zip(*chunk, strict=True)]  # images, labels
 
         def work() -> Outputs:
             images, labels = (tensor.split(sizes) for tensor in whole)
-            return self.steps(list(zip(images, labels, strict=True)), optimizer, backward)
+            return self.steps(list(zip(images, labels, strict=True)), optimizer)
 
         if sizes not in self.recorded:
             self.recorded[sizes] = None
@@ -106,10 +110,11 @@ class Replayed:
 
     def record_with(self, optimizer: Optimizer, work: Replay) -> Replay:
         """Record, while the optimizer says that it can be; checkpoints are for any device."""
-        for group in optimizer.param_groups:
+        groups = [group for group in optimizer.param_groups if "capturable" in group]
+        for group in groups:
             group["capturable"] = True
         try:
             return self.record(work)
         finally:
-            for group in optimizer.param_groups:
+            for group in groups:
                 group["capturable"] = False

@@ -7,10 +7,12 @@ import lightning as L
 import torch
 from joblib import cpu_count
 from lightning.pytorch.callbacks import ProgressBar
+from torch import nn
 from tqdm import tqdm
 
 from fmnist_pl.data.datamodule import TrainChunks
 from fmnist_pl.model.classifier import Classifier
+from fmnist_pl.options.messages import progress_bar
 from fmnist_pl.training.checkpoints import Record
 from fmnist_pl.training.environment import describe_device
 from fmnist_pl.training.graphs import CUDAGraphs
@@ -30,6 +32,7 @@ class Progress(ProgressBar):
         super().__init__()
         self.name, self.record = name, record
         self.bar: tqdm[Any] = tqdm(disable=True)
+        self.told = 0  # epochs whose figures have been printed
 
     def disable(self) -> None:
         """What Lightning asks of all processes but the first; `on_train_start` sees to it."""
@@ -37,22 +40,25 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(trainer.train_dataloader, TrainChunks)
         steps = trainer.train_dataloader.num_batches
-        if trainer.is_global_zero:
-            print(f"{self.name} trains on {in_words(trainer)}{advice(trainer)}", flush=True)
-            if changes := difference(self.record.parts[-2:]):
-                print(
-                    f"{self.name} was trained with other {changes} before epoch "
-                    f"{self.record.parts[-1]['epoch']}: its bits are not those of one run",
-                    flush=True,
-                )
-        self.bar = tqdm(
+        if not trainer.is_global_zero:
+            return
+        print(f"{self.name} trains on {in_words(trainer)}{advice(trainer)}", flush=True)
+        if changes := difference(self.record.parts[-2:]):
+            print(
+                f"{self.name} was trained with other {changes} before epoch "
+                f"{self.record.parts[-1]['epoch']}: its bits are not those of one run",
+                flush=True,
+            )
+        if self.record.rows:
+            print(f"{self.name} goes on after epoch {trainer.current_epoch}", flush=True)
+        self.told = len(self.record.rows)
+        self.bar = progress_bar(
             desc=self.name,
             total=(trainer.max_epochs or 0) * steps,
             initial=trainer.current_epoch * steps,
             unit="batch",
             mininterval=0.5,
             dynamic_ncols=True,
-            disable=None if trainer.is_global_zero else True,
         )
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -66,11 +72,15 @@ class Progress(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self.bar.update(len(batch))
+        self.bar.update(len(batch) if isinstance(batch, list) else 1)  # a chunk, or a batch
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.show(trainer.current_epoch, trainer)
         self.bar.close()
+        done, wanted = trainer.current_epoch, trainer.max_epochs or 0
+        if trainer.is_global_zero:
+            how = f"stopped after {done} of {wanted} epochs" if done < wanted else "trained"
+            print(f"{self.name} is {how}: now its test and what it leaves", flush=True)
 
     def show(self, epoch: int, trainer: L.Trainer) -> None:
         """Name the epoch under way and give the figures of the one before."""
@@ -84,7 +94,8 @@ class Progress(ProgressBar):
             f"{self.name} epoch {epoch}/{trainer.max_epochs}", refresh=False
         )
         self.bar.set_postfix_str(figures)
-        if self.bar.disable and row and trainer.is_global_zero:
+        if self.bar.disable and len(self.record.rows) > self.told and trainer.is_global_zero:
+            self.told = len(self.record.rows)
             print(
                 f"{self.name} epoch {row['epoch']}/{trainer.max_epochs}: {figures}, "
                 f"{row['seconds']:.1f} s",
@@ -95,7 +106,13 @@ class Progress(ProgressBar):
 def difference(parts: Sequence[dict[str, Any]]) -> str:
     """What the last part of a run was trained with and the one before was not."""
     entries = [
-        {**part["hardware"], **part["versions"], "commit": part["git_commit"]} for part in parts
+        {
+            **part["hardware"],
+            **part["versions"],
+            "commit": part["git_commit"],
+            "data": part["data_sha256"],
+        }
+        for part in parts
     ]
     first, last = entries[0], entries[-1]
     return ", ".join(name for name in last if first.get(name) != last[name])
@@ -104,7 +121,7 @@ def difference(parts: Sequence[dict[str, Any]]) -> str:
 def advice(trainer: L.Trainer) -> str:
     """What more threads would bring, where they would."""
     assert isinstance(trainer.lightning_module, Classifier)
-    convolves = bool(trainer.lightning_module.options.channels)
+    convolves = any(isinstance(one, nn.Conv2d) for one in trainer.lightning_module.modules())
     on_cpu = trainer.strategy.root_device.type == "cpu"
     if on_cpu and convolves and torch.get_num_threads() == 1 < cpu_count():
         return " (threads=2 is faster where nothing else runs)"

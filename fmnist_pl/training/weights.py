@@ -4,14 +4,17 @@ Batch normalisation evaluates with running averages, which lag behind weights th
 much of the last epoch's luck that is shows when they are estimated anew, for the same weights.
 """
 
+from collections.abc import Iterable
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from fmnist_pl.data.datamodule import EvalBatches, FashionMNIST
 from fmnist_pl.model.inference import load_classifier
+from fmnist_pl.options.targets import targets_in
 from fmnist_pl.training.trained import Trained
 
 FRESH_IMAGES = 10_000  # from which the averages of batch normalisation are estimated anew
@@ -27,11 +30,11 @@ def acc_by_weights(trained: Trained) -> dict[str, float]:
         and, for a net with batch norm, `last_fresh_bn`: the last epoch's, likewise anew.
     """
     record, datamodule = trained.record, trained.datamodule
-    images, labels = trained.test
-    right = trained.predictions.logits.argmax(1) == labels.numpy()
+    images, labels = (tensor[trained.shown] for tensor in trained.test)
+    right = trained.predictions.logits[trained.shown].argmax(1) == labels.numpy()
 
     def load(path: Path) -> nn.Module:
-        return load_classifier(path).net
+        return load_classifier(path, targets_in(trained.config.model.net)).net
 
     test = EvalBatches(images, labels)
     last_is_best = record.best_row is record.rows[-1]
@@ -41,9 +44,10 @@ def acc_by_weights(trained: Trained) -> dict[str, float]:
         else accuracy(load(path), test)
         for name, path in (("last", record.last), ("best", record.best))
     }
-    if trained.config.model.batch_norm:
+    if any(isinstance(layer, nn.BatchNorm2d) for layer in trained.classifier.modules()):
         accuracies["last_fresh_bn"] = accuracy(refreshed(load(record.last), datamodule), test)
-    accuracies["averaged"] = accuracy(refreshed(trained.average, datamodule), test)
+    averaged = trained.averaged["test"].argmax(1) == labels.numpy()
+    accuracies["averaged"] = float(averaged.mean())
     return accuracies
 
 
@@ -54,7 +58,8 @@ def refreshed(net: nn.Module, datamodule: FashionMNIST) -> nn.Module:
     They are estimated where the images are; the net that comes back is on the CPU.
     """
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
-    batches = chain.from_iterable(datamodule.train_dataloader()) if norms else ()
+    loader: Iterable[Any] = datamodule.train_dataloader() if norms else ()
+    batches = chain.from_iterable(loader) if datamodule.in_chunks else loader
     net.to(datamodule.splits["train"][0].device).train()
     for i, (images, _) in enumerate(
         islice(batches, -(-FRESH_IMAGES // datamodule.data.batch_size)), 1

@@ -66,7 +66,7 @@ def test_what_fails_leaves_the_others_alone(tmp_path: Path) -> None:
     (benchmarks / "gpu_checks.py").write_text(checks)
 
     names = "device,rounding,operators,one_step,many_steps,repeat,agreement,bf16_mixed,augmentation"
-    done, written = gpu(tmp_path, f"only={names}", "patience=60", benchmarks=benchmarks)
+    done, written = gpu(tmp_path, f"only={names}", "patience=40", benchmarks=benchmarks)
     assert done.returncode == 1
     items = written["items"]
     assert list(items) == names.split(",")

@@ -17,12 +17,20 @@ from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score
 from sklearn.model_selection import train_test_split
+from torchmetrics.functional.classification import multiclass_calibration_error
 
-from fmnist_pl import evaluate
 from fmnist_pl.data import source
+from fmnist_pl.data.catalogue import named
+from fmnist_pl.evaluate import Options, work
 from fmnist_pl.model import inference
 from fmnist_pl.model.classifier import Classifier
+from fmnist_pl.options.command import DataOptions
 from fmnist_pl.options.messages import UserError
+from fmnist_pl.report.runs import State, read_run
+from fmnist_pl.training.checkpoints import resumable
+from fmnist_pl.training.fit import build_classifier
+from fmnist_pl.training.folder import run
+from tests.data.test_folders import fill
 
 PICTURES = {
     *("class_accuracy.png", "confusion_matrix.png", "mistakes.png"),
@@ -80,7 +88,7 @@ def test_validation_gives_the_figures_of_the_last_epoch(finished_run: Path) -> N
 
 def test_predictions_do_not_depend_on_the_threads_of_the_process(configured: Any) -> None:
     config = configured("model=cnn_bn_dropout_l1")
-    net = Classifier(asdict(config.model), config.classes, asdict(config.optimizer)).eval()
+    net = Classifier(asdict(config.model), config.classes, config.optimizer).eval()
     images = source.load().test_images[:500]
     labels = torch.arange(500) % 10
     threads, given = torch.get_num_threads(), []
@@ -102,7 +110,7 @@ def three_class(configured: Callable[..., Any]) -> Classifier:
     return Classifier(
         asdict(config.model),
         config.classes,
-        asdict(config.optimizer),
+        config.optimizer,
         data={"val_size": 700, "split_seed": 7},
     ).eval()
 
@@ -136,6 +144,11 @@ def test_figures_are_scikit_learns(three_class: Classifier) -> None:
     )
     cross_entropy = log_loss(labels, softmax(predictions.logits.astype(float), axis=1))
     assert result["test/cross_entropy"] == pytest.approx(cross_entropy, abs=1e-6)
+    probabilities = torch.from_numpy(softmax(predictions.logits.astype(float), axis=1))
+    ece = multiclass_calibration_error(probabilities, torch.from_numpy(labels), 3, n_bins=15)
+    assert result["test/ece"] == pytest.approx(ece.item(), abs=1e-6)
+    brier = (probabilities.numpy() - np.eye(3)[labels]) ** 2
+    assert result["test/brier"] == pytest.approx(brier.sum(1).mean(), abs=1e-12)
     kernels = [value for name, value in three_class.net.named_parameters() if value.ndim > 1]
     penalty = 1e-4 * sum(float(kernel.detach().double().square().sum()) for kernel in kernels)
     assert result["test/penalty"] == pytest.approx(penalty, rel=1e-6)
@@ -160,6 +173,85 @@ def test_code_in_a_checkpoint_is_not_run(checkpoint: Path, tmp_path: Path) -> No
     assert not touched.exists()
     torch.load(checkpoint, weights_only=False)
     assert touched.exists()  # it would have been
+
+
+def saying(path: Path, data: Any) -> Classifier:
+    """The classifier of a checkpoint that says this of its data."""
+    options = torch.load(path, weights_only=True)["hyper_parameters"]
+    change(hyper_parameters={**options, "data": data})(path)
+    return inference.load_classifier(path)
+
+
+@pytest.mark.parametrize("said", [None, {"val_size": 10_000, "split_seed": 42}])
+def test_a_checkpoint_of_version_0_1_is_of_fashion_mnist(
+    checkpoint: Path, said: Any, configured: Callable[..., Any]
+) -> None:
+    classifier = saying(checkpoint, said)
+    assert classifier.hparams["data"]["name"] == "fashion_mnist"
+    config = configured("model=mlp", "trainer.max_epochs=2", "trainer.limit_train_batches=300")
+    assert resumable(checkpoint, build_classifier(config)) == checkpoint
+    np.testing.assert_array_equal(
+        inference.load_split(classifier, "test")[0], source.load().test_images
+    )
+
+
+def test_nothing_is_fetched_where_a_checkpoint_says(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def download(url: str) -> bytes:
+        asked.append(url)
+        raise OSError("refused")
+
+    monkeypatch.setattr(source, "_download", download)
+    monkeypatch.setenv("FMNIST_DATA_DIR", str(tmp_path / "cache"))
+    evil = {"mirrors": ["http://evil/"], "debian_package": "evil", "root": str(tmp_path)}
+    evil |= {"class_names": list("abcdefghij"), "val_size": 7, "split_seed": 8}
+    classifier = saying(checkpoint, {"name": "mnist", **evil})
+    with pytest.raises(UserError, match="No valid copy of MNIST"):
+        inference.load_split(classifier, "test")
+    assert [url.partition("/train-")[0] + "/" for url in asked] == named("mnist").mirrors
+    asked.clear()
+    classifier = saying(checkpoint, {"name": "mine", **evil})
+    with pytest.raises(UserError, match=r"(?s)No valid copy of mine.*data.root=FOLDER"):
+        inference.load_split(classifier, "test")
+    assert not asked
+    assert not (tmp_path / "cache" / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    "said", [3, ["mnist"], {"name": ["mnist"]}, {"name": "mine", "class_names": 3}, {"colour": 1}]
+)
+def test_what_says_nothing_of_its_data_is_no_checkpoint(checkpoint: Path, said: Any) -> None:
+    with pytest.raises(UserError, match="weights of something else than a run"):
+        saying(checkpoint, said)
+
+
+def test_other_classes_than_those_of_the_data_are_told(checkpoint: Path, tmp_path: Path) -> None:
+    said = {"name": "mine", "format": "folders", "class_names": ["bag", "shoe"]}
+    classifier = saying(checkpoint, said)
+    with pytest.raises(UserError, match="label 2 does not exist"):
+        inference.load_split(classifier, "test", str(fill(tmp_path / "p", {"bag": 2, "shoe": 2})))
+
+
+def test_a_run_on_images_of_ones_own_is_evaluated_on_them(
+    tmp_path: Path, configured: Callable[..., Any]
+) -> None:
+    photos = fill(tmp_path / "photos", {"bag": 28, "hat": 21, "shoe": 14})
+    given = ("data=folder", f"data.root={photos}", "model=mlp", "trainer.max_epochs=1")
+    result = run(configured(*given), tmp_path / "run")
+    assert list(result["test/acc_per_class"]) == ["bag", "hat", "shoe"]
+    assert np.sum(result["test/confusion_matrix"]) == 4 + 3 + 2
+    checkpoint = str(tmp_path / "run/checkpoints/last.ckpt")
+    with pytest.raises(UserError, match=r"data.root=FOLDER must be given"):
+        work(Options(checkpoint))
+    options = Options(checkpoint, data=DataOptions(str(photos)))
+    work(options)
+    evaluation = json.loads((tmp_path / "run/checkpoints/last-test/evaluation.json").read_text())
+    assert evaluation["test/acc"] == result["test/acc"]
+    assert evaluation["test/confusion_matrix"] == result["test/confusion_matrix"]
+    assert read_run(tmp_path / "run").state is State.FINISHED
 
 
 def truncate(path: Path) -> None:
@@ -196,7 +288,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "other options": (
         change(hyper_parameters={"layers": 3}),
-        "weights of something else than a run of fmnist_pl (TypeError: ",
+        "weights of something else than a run of fmnist_pl (KeyError: ",
     ),
 }
 
@@ -225,6 +317,6 @@ def test_the_command_fails_with_one_line_and_writes_nothing(checkpoint: Path) ->
 
 
 def test_a_folder_that_cannot_be_is_named(checkpoint: Path) -> None:
-    options = evaluate.Options(str(checkpoint), folder=str(checkpoint))
+    options = Options(str(checkpoint), folder=str(checkpoint))
     with pytest.raises(UserError, match=r"folder=.*mlp ~1.ckpt cannot be written: File exists"):
-        evaluate.work(options)
+        work(options)

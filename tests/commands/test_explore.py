@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import yaml
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
@@ -33,6 +34,20 @@ def test_every_operation_is_shown_alone_and_all_together() -> None:
     assert rows_of(configured()) == ["original", *Op.known, "all together"]
     assert rows_of(configured("augment=none")) == ["original"]
     assert rows_of(configured("augment.ops=[{noise: {std: 0.3}}]")) == ["original", "noise"]
+
+
+def test_its_groups_are_those_of_a_run() -> None:
+    groups = [
+        [
+            key
+            for entry in yaml.safe_load(Path(CONF_DIR, f"{command}.yaml").read_text())["defaults"]
+            if isinstance(entry, dict)
+            for key in entry
+            if "hydra" not in key
+        ]
+        for command in ("explore", "train")
+    ]
+    assert groups[0] == groups[1]
 
 
 def test_the_images_are_the_first_of_the_split_under_their_new_names() -> None:

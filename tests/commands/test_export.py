@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,23 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from onnxruntime import InferenceSession
 
 from fmnist_pl import export
 from fmnist_pl.data import source
-from fmnist_pl.data.protocol import CLASS_NAMES
 from fmnist_pl.model.classifier import Classifier
+from fmnist_pl.model.inference import load_classifier, predict
+from fmnist_pl.model.portable import located, stored_temperature
 from fmnist_pl.options.messages import UserError
+from tests.conftest import CLASS_NAMES
 
 MODELS = ("mlp", "cnn", "cnn_bn", "cnn_bn_dropout", "cnn_bn_dropout_l2", "cnn_bn_dropout_l1")
 
 
 def classifier_of(config: Any) -> Classifier:
     """With random weights, running averages too, that make probabilities of every size."""
-    classifier = Classifier(asdict(config.model), config.classes, asdict(config.optimizer), seed=3)
+    classifier = Classifier(asdict(config.model), config.classes, config.optimizer, seed=3)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in classifier.net.state_dict().items():
@@ -82,7 +86,7 @@ def test_the_file_says_what_it_takes_and_gives(exported: Path) -> None:
     assert json.loads(metadata["class_names"]) == list(CLASS_NAMES)
     assert json.loads(metadata["classes"]) == {name: [i] for i, name in enumerate(CLASS_NAMES)}
     assert (metadata["model"], metadata["seed"]) == ("mlp", "0")
-    assert "light piece of clothing" in metadata["input"]
+    assert (metadata["data"], "light on" in metadata["input"]) == ("fashion_mnist", True)
 
 
 def test_old_runtimes_can_read_the_file(exported: Path) -> None:
@@ -129,3 +133,40 @@ def test_missing_packages_are_named_with_their_remedy(monkeypatch: pytest.Monkey
     monkeypatch.setattr(export, "PACKAGES", ("onnx", "no_such_package"))
     with pytest.raises(UserError, match=r"needs no_such_package.*pip install 'fmnist_pl\[export"):
         export.work(export.Options(checkpoint="last.ckpt"))
+
+
+def test_averaged_weights_are_a_small_file_that_all_commands_read(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    checkpoint, output = finished_run / "checkpoints" / "last.ckpt", tmp_path / "mlp.safetensors"
+    words = {"format": "safetensors", "weights": "averaged", "output": str(output)}
+    export.work(export.Options(checkpoint=str(checkpoint), **words))
+    result = json.loads((finished_run / "result.json").read_text())
+    assert output.stat().st_size < checkpoint.stat().st_size / 2
+    data, classifier = source.load(), load_classifier(output)
+    right = predict(classifier, data.test_images).logits.argmax(1) == data.test_labels
+    assert right.mean() == result["test/acc_by_weights"]["averaged"]
+
+
+def test_the_small_file_has_the_temperature_of_its_weights(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    checkpoint, output = finished_run / "checkpoints" / "last.ckpt", tmp_path / "mlp.safetensors"
+    words = {"format": "safetensors", "output": str(output)}
+    export.work(export.Options(checkpoint=str(checkpoint), **words))
+    assert stored_temperature(output) == pytest.approx(stored_temperature(checkpoint), rel=1e-5)
+    assert 0.5 < stored_temperature(located("bundled")) < 2
+
+
+def test_operations_of_a_run_are_not_imported_unasked(finished_run: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    shutil.copy(finished_run / "checkpoints" / "last.ckpt", checkpoint)
+    config = yaml.safe_load((finished_run / "config.yaml").read_text())
+    config["augment"]["ops"] = [{"no_such.module.Op": {}}]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    given = {"weights": "averaged", "format": "safetensors", "checkpoint": str(checkpoint)}
+    with pytest.raises(UserError, match=r"operations from elsewhere, no_such.module.Op.*trust"):
+        export.work(export.Options(**given))
+    with pytest.raises(UserError, match="cannot be imported"):
+        export.work(export.Options(**given, trust_code=True))

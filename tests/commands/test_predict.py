@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import softmax
 
-from fmnist_pl import predict
-from fmnist_pl.data import source
-from fmnist_pl.data.photos import find, prepare
-from fmnist_pl.data.protocol import CLASS_NAMES
+from fmnist_pl.data import photos, source
+from fmnist_pl.data.photos import find, read
+from fmnist_pl.model.inference import load_classifier, predict
 from fmnist_pl.options.command import parse
 from fmnist_pl.options.messages import UserError
+from fmnist_pl.options.schema import FASHION_MNIST
+from fmnist_pl.predict import Options, caption, work
+from tests.conftest import CLASS_NAMES
 
 COUNT = 40  # test images that are written as files
 
@@ -41,11 +44,11 @@ def expected(finished_run: Path) -> NDArray[np.float32]:
 
 
 @pytest.fixture
-def options(finished_run: Path, tmp_path: Path) -> Callable[..., predict.Options]:
-    def options(images: object, **others: Any) -> predict.Options:
+def options(finished_run: Path, tmp_path: Path) -> Callable[..., Options]:
+    def options(images: object, **others: Any) -> Options:
         checkpoint = str(finished_run / "checkpoints" / "last.ckpt")
         others = {"format": "json", **others}
-        return predict.Options(checkpoint=checkpoint, images=str(images), **others)
+        return Options(checkpoint=checkpoint, images=str(images), **others)
 
     return options
 
@@ -87,9 +90,9 @@ def save(image: Image.Image, path: Path, **how: Any) -> None:
 
 
 def predictions(
-    options: predict.Options, capsys: pytest.CaptureFixture[str], code: int = 0
+    options: Options, capsys: pytest.CaptureFixture[str], code: int = 0
 ) -> list[dict[str, Any]]:
-    assert predict.work(options) == code
+    assert work(options) == code
     items: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     return items
 
@@ -155,7 +158,9 @@ def test_changed_a_little_they_predict_nearly_always_the_same(
     sure = expected.max(1) > 0.9
     assert sure.sum() > COUNT / 3
     np.testing.assert_array_equal(shares.argmax(1)[sure], expected.argmax(1)[sure])
-    assert (shares.argmax(1) == expected.argmax(1)).mean() >= 0.9
+    # Cut out, a piece is not to the pixel where it was, which this short run's MLP minds.
+    same = (shares.argmax(1) == expected.argmax(1)).mean()
+    assert same >= (0.8 if kind == "with margins" else 0.9)
 
 
 def test_invert_can_be_told(
@@ -184,39 +189,129 @@ def test_of_an_animation_the_first_frame_counts(
     for ending in ("gif", "png", "tif"):
         first.save(tmp_path / f"animated.{ending}", save_all=True, append_images=others)
     items = predictions(options(tmp_path), capsys)
-    assert len(items) == 3
+    assert [item["size"] for item in items] == ["28x28, first of 3 frames"] * 3
     np.testing.assert_allclose(table_of(items), expected[[0, 0, 0]], atol=1e-5)
 
 
-def test_a_photo_is_trimmed_fitted_and_inverted() -> None:
-    photo = np.full((100, 200), 245, np.uint8)
-    photo[20:60, 30:50] = 5  # of twice the height of its width
-    photo[0, 0] = 240  # dust: less than 5 % off the ground
-    pixels, inverted = prepare(Image.fromarray(photo), "auto")
-    wanted = np.full((28, 28), 10)
-    wanted[:, 7:21] = 250
-    assert inverted
-    np.testing.assert_array_equal(pixels, wanted)
+def test_a_photo_is_trimmed_fitted_and_inverted(tmp_path: Path) -> None:
+    photo = np.full((150, 300), 245, np.uint8)
+    photo[30:110, 40:80] = 5  # of twice the height of its width
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    found = read(tmp_path / "photo.png", "auto", FASHION_MNIST)
+    assert not isinstance(found, str)
+    assert (found.size, found.cutout.inverted, found.cutout.doubt) == ("300x150", True, "")
+    assert not found.image[:, [*range(6), *range(22, 28)]].any()
+    assert (found.image[2:-2, 9:19] > 230).all()
 
 
-def test_a_long_thin_piece_is_seen() -> None:
+def test_a_long_thin_piece_is_seen(tmp_path: Path) -> None:
     photo = np.zeros((300, 700), np.uint8)
-    photo[100, 50:650] = 200
-    wanted = np.zeros((28, 28))
-    wanted[14] = 200
-    pixels, _ = prepare(Image.fromarray(photo), "auto")
-    np.testing.assert_array_equal(pixels, wanted)
+    photo[100:110, 50:650] = 200
+    Image.fromarray(photo).save(tmp_path / "belt.png")
+    found = read(tmp_path / "belt.png", "auto", FASHION_MNIST)
+    assert not isinstance(found, str)
+    assert found.image[14].min() > 100
+    assert not found.image[[*range(13), *range(15, 28)]].any()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 500), (3, 2), (2000, 1500)])
-def test_any_size_is_predicted(
+@pytest.mark.parametrize("size", [(60, 1200), (1500, 2000), (28, 28), (40, 30)])
+def test_any_size_is_predicted_and_an_empty_one_refused(
     size: tuple[int, int], tmp_path: Path, options: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Image.effect_noise(size, 50).save(tmp_path / "noise.png")
-    Image.new("L", size, 90).save(tmp_path / "plain.png")
+    width, height = size
+    wall = Image.new("L", size, 220)
+    wall.save(tmp_path / "empty.png")
+    wall.paste(20, (width // 4, height // 4, 3 * width // 4, 3 * height // 4))
+    wall.save(tmp_path / "piece.png")
+    assert work(options(tmp_path)) == 1
+    out, err = capsys.readouterr()
+    [item] = json.loads(out)
+    assert item["size"] == f"{width}x{height}"
+    assert item["inverted"]
+    np.testing.assert_allclose(table_of([item]).sum(1), 1, atol=1e-5)
+    assert err == f"error: {tmp_path}/empty.png: nothing stands out from the ground.\n"
+
+
+def test_an_answer_not_to_be_trusted_is_marked(
+    images: Pixels, tmp_path: Path, options: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.effect_noise((12, 12), 90).resize((200, 200)).save(tmp_path / "scene.png")
+    for i, pixels in enumerate(images):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
     items = predictions(options(tmp_path), capsys)
-    assert [item["size"] for item in items] == ["{}x{}".format(*size)] * 2
-    np.testing.assert_allclose(table_of(items).sum(1), 1, atol=1e-5)
+    marks = {Path(item["image"]).stem: item for item in items}
+    assert marks.pop("scene")["mark"] == "unreliable: the ground is not plain"
+    for item in marks.values():
+        assert item["mark"] == ("unsure" if item["probability"] < 0.9 else "")
+
+
+def test_probabilities_are_calibrated_with_the_temperature_of_the_run(
+    finished_run: Path, options: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = predictions(options("test:0-39", calibrated=True), capsys)
+    temperature = json.loads((finished_run / "result.json").read_text())["temperature"]
+    with np.load(finished_run / "predictions.npz") as arrays:
+        expected = softmax(arrays["logits"][:COUNT] / temperature, axis=1)
+    np.testing.assert_allclose(table_of(items), expected, atol=1e-5)
+    for item in items:
+        assert item["mark"] == ("unsure" if item["probability"] < 0.9 else "")
+
+
+def test_both_ways_round_are_calibrated(
+    finished_run: Path, images: Pixels, tmp_path: Path, options: Any, capsys: Any
+) -> None:
+    save(margins(images[0]), tmp_path / "shot.png")
+    classifier = load_classifier(finished_run / "checkpoints" / "last.ckpt")
+    temperature = json.loads((finished_run / "result.json").read_text())["temperature"]
+    found = read(tmp_path / "shot.png", "auto", FASHION_MNIST)
+    assert not isinstance(found, str)
+    both = predict(classifier, np.stack([found.image, found.image[:, ::-1]]))
+    [item] = predictions(options(tmp_path, calibrated=True), capsys)
+    expected = softmax(both.logits / temperature, axis=1).mean(0)
+    np.testing.assert_allclose(table_of([item])[0], expected, atol=1e-5)
+
+
+def test_where_there_is_no_temperature_it_is_said(
+    finished_run: Path, tmp_path: Path, options: Any
+) -> None:
+    given = options("test:0", calibrated=True)
+    given.checkpoint = str(finished_run / "checkpoints" / "best.ckpt")
+    with pytest.raises(UserError, match=r"has the temperature of last.ckpt, which was tested, not"):
+        work(given)
+    given.checkpoint = shutil.copy(given.checkpoint, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"no temperature for .*/last.ckpt. One has the tested"):
+        work(given)
+
+
+def test_the_package_has_a_checkpoint(
+    images: Pixels, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, pixels in enumerate(images):
+        Image.fromarray(pixels).save(tmp_path / f"{i:02}.png")
+    items = predictions(Options(images=str(tmp_path), format="json"), capsys)
+    labels = [CLASS_NAMES[label] for label in source.load().test_labels[:COUNT]]
+    right = [item["class"] == label for item, label in zip(items, labels, strict=True)]
+    assert np.mean(right) >= 0.8
+
+
+def test_pages_show_them_all(
+    images: Pixels, tmp_path: Path, options: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(17):
+        shot = Image.new("L", (80, 80), 235)
+        shot.paste(Image.fromarray(255 - images[i]).resize((56, 56)), (12, 12))
+        shot.save(tmp_path / f"{i:02}.png")
+    picture = tmp_path / "drawn.jpg.png"
+    given = options(tmp_path / "*.png", format="table", picture=str(picture))
+    assert work(given) == 0
+    assert capsys.readouterr().out.endswith(f"{picture}, 15 of 17; pages=... draws more\n")
+    picture.unlink()
+    given.pages = 2
+    assert work(given) == 0
+    second = tmp_path / "drawn.jpg-2.png"
+    assert capsys.readouterr().out.endswith(f"picture  {picture} to {second}\n")
+    with Image.open(picture) as five_rows, Image.open(second) as one_row:
+        assert five_rows.height > 3 * one_row.height
 
 
 def test_a_thousand_files(
@@ -256,14 +351,15 @@ def test_files_that_are_no_images_are_named_and_the_others_predicted(
     (tmp_path / ".hidden").write_text("not looked at")
     (tmp_path / "folder").mkdir()
 
-    assert predict.work(options(tmp_path)) == 1
+    assert work(options(tmp_path)) == 1
     out, err = capsys.readouterr()
     [item] = json.loads(out)
     assert item["image"] == str(good)
     np.testing.assert_allclose(table_of([item]), expected[:1], atol=1e-5)
     lines = err.splitlines()
     for name, reason in {
-        **dict.fromkeys(["notes.txt", "empty.png", "postscript.png"], "no image of a format"),
+        **dict.fromkeys(["notes.txt", "postscript.png"], "no image of a format"),
+        "empty.png": "an empty file",
         "cut.png": "truncated",
         "bomb.png": "100000000 pixels",
         "nowhere.png": "No such file",
@@ -275,6 +371,24 @@ def test_files_that_are_no_images_are_named_and_the_others_predicted(
 
     (tmp_path / "good.png").unlink()
     assert predictions(options(tmp_path), capsys, code=1) == []
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_heic_is_read_or_told_the_remedy(
+    installed: bool, images: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pillow_heif")
+    shot = Image.new("RGB", (80, 80), "white")
+    shot.paste(Image.fromarray(255 - images[0]).resize((56, 56)), (12, 12))
+    shot.save(tmp_path / "phone.heic", format="HEIF")
+    if not installed:
+        monkeypatch.setattr(photos, "FORMATS", ["PNG"])
+    found = read(tmp_path / "phone.heic", "auto", FASHION_MNIST)
+    if installed:
+        assert not isinstance(found, str)
+        assert np.corrcoef(found.image.ravel(), images[0].ravel())[0, 1] > 0.9
+    else:
+        assert found == "HEIC: export it as JPEG, or pip install pillow-heif."
 
 
 def test_programs_get_the_predictions_and_nothing_else(
@@ -324,11 +438,12 @@ def test_people_get_a_table_and_a_picture(
     Image.fromarray(255 - images[2]).save(tmp_path / "trousers \x1b[31m.png")
     picture = tmp_path / "out.png"
     given = options(tmp_path, format="table", picture=str(picture))
-    assert predict.work(given) == 0
+    assert work(given) == 0
     header, line, _, last = capsys.readouterr().out.splitlines()
-    assert header.split() == ["image", "class", "probability", "size", "inverted"]
+    assert header.split() == ["image", "class", "probability", "size", "inverted", "mark"]
     assert "trousers  [31m.png  Trouser" in line
-    assert line.split()[-3:] == [f"{expected[2].max():.4f}", "28x28", "yes"]
+    shown = [f"{expected[2].max():.4f}", "28x28", "yes"]
+    assert line.split("Trouser")[1].split()[:3] == shown
     assert last == f"picture  {picture}"
     assert picture.exists()
 
@@ -341,7 +456,7 @@ def test_people_get_a_table_and_a_picture(
         ({"images": "test:3,x"}, "'x' is neither"),
         ({"images": "test:5-3"}, "'5-3' is neither"),
         ({"images": "test:-1"}, "'-1' is neither"),
-        ({"images": "test:10000"}, "'10000' is neither .* 0 to 9999"),
+        ({"images": "test:3,9-10000"}, "test:10000: the 10000 test images are 0 to 9999"),
         ({"images": "test:0", "checkpoint": "/gone.ckpt"}, "checkpoint=/gone.ckpt: No such file"),
         ({"images": "test:0", "picture": "/nonexistent/a.png"}, "picture=/nonexistent/a.png cann"),
     ],
@@ -353,12 +468,12 @@ def test_mistakes_are_told(
     for name, value in changed.items():
         setattr(given, name, value)
     with pytest.raises(UserError, match=message):
-        predict.work(given)
+        work(given)
 
 
 def test_an_option_given_twice_is_refused() -> None:
     with pytest.raises(UserError, match=r"^images=b: images has been given already"):
-        parse(predict.Options, ["images=a", "checkpoint=x", "images=b"])
+        parse(Options, ["images=a", "checkpoint=x", "images=b"])
 
 
 def test_a_name_with_brackets_is_a_name(tmp_path: Path) -> None:
@@ -366,3 +481,21 @@ def test_a_name_with_brackets_is_a_name(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert [path.name for path in find(f"{tmp_path}/shirt [1].png")] == ["shirt [1].png"]
     assert [path.name for path in find(f"{tmp_path}/**/*.png")] == ["shirt 1.png", "shirt [1].png"]
+
+
+def test_small_files_are_images_of_another_data_set_as_they_are(tmp_path: Path) -> None:
+    """A digit has a margin; of Fashion-MNIST it would be a piece that is too small."""
+    digit = np.zeros((28, 28), np.uint8)
+    digit[8:20, 10:18] = 200
+    Image.fromarray(digit).save(tmp_path / "digit.png")
+    for data_set, kept in (("mnist", True), (FASHION_MNIST, False)):
+        photo = read(tmp_path / "digit.png", "auto", data_set)
+        assert isinstance(photo, photos.Photo)
+        assert np.array_equal(photo.image, digit) is kept
+
+
+def test_captions_are_short_names() -> None:
+    assert caption("test:12") == "test:12"
+    assert caption("wardrobe/summer/boot.jpg") == "boot.jpg"
+    short = caption("wardrobe/00_label0_summer_holiday.jpg")
+    assert short == "00_label0…iday.jpg"

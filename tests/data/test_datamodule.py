@@ -8,8 +8,15 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from fmnist_pl.data import source
-from fmnist_pl.data.augment import FlipHorizontal, Noise, Rotate
-from fmnist_pl.data.datamodule import EvalBatches, FashionMNIST, TrainChunks, regroup, split_indices
+from fmnist_pl.data.augment import Draws, FlipHorizontal, Noise, Rotate, apply, draw
+from fmnist_pl.data.datamodule import (
+    EvalBatches,
+    FashionMNIST,
+    TrainChunks,
+    derive_seed,
+    regroup,
+    split_indices,
+)
 from fmnist_pl.options.schema import Data
 
 THREE = {"Top": [0, 2, 3, 4, 6], "Bottom": [1, 5, 7, 9], "Accessories": [8]}
@@ -107,11 +114,32 @@ def test_seed_and_epoch_alone_decide_order_and_augmentation() -> None:
     assert not same(reference, epoch(chunks(seed=8), 3))
 
 
+@pytest.mark.parametrize(
+    ("seeds", "order_seed", "augment_seed"),
+    [({}, 7, 7), ({"order": 1}, 1, 7), ({"augment": 2}, 7, 2), ({"order": 1, "augment": 2}, 1, 2)],
+)
+def test_an_epoch_is_drawn_in_one_go_from_each_of_its_seeds(
+    seeds: dict[str, int], order_seed: int, augment_seed: int
+) -> None:
+    def drawn(seed: int) -> tuple[torch.Tensor, Draws]:
+        generator = torch.Generator().manual_seed(derive_seed(seed, 3))
+        return torch.randperm(100, generator=generator), draw(OPS, 100, generator)
+
+    order, draws = drawn(order_seed)[0], drawn(augment_seed)[1]
+    expected = apply(order[:, None, None, None].expand(100, 1, 28, 28) / 255, OPS, draws)
+    for chunk_size in (1, 64, 10_000):
+        chunks = TrainChunks(*pictures(100), 32, OPS, 7, chunk_size=chunk_size, seeds=seeds)
+        images, labels = map(torch.cat, zip(*epoch(chunks, 3), strict=True))
+        assert torch.equal(labels, order)
+        assert torch.equal(images, expected)
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_devices_share_each_batch_of_one_device(world_size: int) -> None:
-    whole = epoch(TrainChunks(*pictures(100), 32, OPS, seed=1), 2)
+@pytest.mark.parametrize("seeds", [{}, {"order": 3, "augment": 4}])
+def test_devices_share_each_batch_of_one_device(world_size: int, seeds: dict[str, int]) -> None:
+    whole = epoch(TrainChunks(*pictures(100), 32, OPS, seed=1, seeds=seeds), 2)
     shares = [
-        epoch(TrainChunks(*pictures(100), 32, OPS, 1, rank, world_size), 2)
+        epoch(TrainChunks(*pictures(100), 32, OPS, 1, rank, world_size, seeds=seeds), 2)
         for rank in range(world_size)
     ]
     for step, (images, labels) in enumerate(whole):

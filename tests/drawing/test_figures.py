@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from fmnist_pl.data.protocol import CLASS_NAMES
 from fmnist_pl.drawing import classifier, dataset
+from fmnist_pl.drawing.calibration import reliability
 from fmnist_pl.drawing.gallery import draw, save
+from tests.conftest import CLASS_NAMES
 
 THREE = {"Top": [0, 2, 3, 4, 6], "Bottom": [1, 5, 7, 9], "Accessories": [8]}
 ODD = (
@@ -74,7 +75,7 @@ def apart(axes: Axes) -> bool:
 
 def test_each_class_has_its_count_under_its_own_name(random: np.random.Generator) -> None:
     labels = random.integers(0, 10, 500)
-    figure = dataset.class_histogram(labels, THREE)
+    figure = dataset.class_histogram(labels, THREE, CLASS_NAMES)
     before, after = figure.axes
     assert lengths(before) == {name: (labels == i).sum() for i, name in enumerate(CLASS_NAMES)}
     assert lengths(after) == {name: np.isin(labels, of).sum() for name, of in THREE.items()}
@@ -83,7 +84,7 @@ def test_each_class_has_its_count_under_its_own_name(random: np.random.Generator
     home = [next(i for i, of in enumerate(THREE.values()) if label in of) for label in range(10)]
     assert colours(before) == [classifier.PALETTE[i] for i in home]
     original = {name: [i] for i, name in enumerate(CLASS_NAMES)}
-    assert len(dataset.class_histogram(labels, original).axes) == 1
+    assert len(dataset.class_histogram(labels, original, CLASS_NAMES).axes) == 1
 
 
 def test_a_sheet_names_every_image(random: np.random.Generator) -> None:
@@ -142,6 +143,28 @@ def test_curves_are_the_rows_of_each_run() -> None:
                 np.testing.assert_array_equal(line.get_ydata(), values)
     assert {"cnn-0", r"a $\b", "training", "validation"} <= texts(figure)
     assert within(figure)
+
+
+def test_curves_of_many_runs_have_a_place_each() -> None:
+    names = [f"cnn-{i}" for i in range(5)]
+    row = {f"{split}/{key}": 0.5 for split, key in KEYS}
+    figure = classifier.curves(
+        {name: [row | {"epoch": 1, "val/acc": i}] for i, name in enumerate(names)}
+    )
+    assert [axes.get_title() for axes in figure.axes] == names * 2
+    accuracies = figure.axes[:5]
+    assert [axes.lines[1].get_ydata()[0] for axes in accuracies] == list(range(5))
+    assert len({axes.get_ylim() for axes in accuracies}) == 1
+    assert {"accuracy", "loss", "epoch", "training", "validation"} <= texts(figure)
+    assert within(figure)
+
+
+def test_curves_leave_room_for_long_names() -> None:
+    row = {f"{split}/{key}": 0.5 for split, key in KEYS} | {"epoch": 1}
+    long = "mlp (optimizer.betas=[0.9, 0.999], optimizer.weight_decay=0.0001, seeds=all)" * 2
+    for count in (4, 9):
+        figure = classifier.curves({f"{long}-{i}": [row] for i in range(count)})
+        assert within(figure)
 
 
 KEYS = [(split, key) for split in ("train", "val") for key in ("acc", "loss")]
@@ -283,3 +306,16 @@ def test_points_keep_their_classes_colour_and_every_class_its_name() -> None:
         label = list(THREE).index(text.get_text())
         np.testing.assert_allclose(text.get_position(), 10 * label, atol=3)
     assert len(axes.texts) == 3
+
+
+def test_reliability_is_accuracy_against_confidence() -> None:
+    images = np.array([0, 19, 100, 300])
+    confidence, right = images * [0.1, 0.3, 0.7, 0.9], images * [0.1, 0.2, 0.6, 0.95]
+    upper, lower = reliability({"before": np.array([images, confidence, right])}).axes
+    diagonal, line = upper.lines
+    np.testing.assert_allclose(diagonal.get_xydata(), [[0, 0], [1, 1]])
+    np.testing.assert_allclose(line.get_xydata(), [[0.7, 0.6], [0.9, 0.95]])  # not of 19
+    [stairs] = lower.patches
+    np.testing.assert_allclose(stairs.get_data().values, images / 419)
+    np.testing.assert_allclose(stairs.get_data().edges, [0, 0.25, 0.5, 0.75, 1])
+    assert [text.get_text() for text in upper.get_legend().texts][1] == "before"

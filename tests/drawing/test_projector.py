@@ -20,13 +20,13 @@ from werkzeug.test import Client
 
 from fmnist_pl import projector as command
 from fmnist_pl.data.datamodule import Batch
-from fmnist_pl.data.protocol import CLASS_NAMES
 from fmnist_pl.drawing import projector
 from fmnist_pl.model import inference
 from fmnist_pl.model.classifier import Classifier
 from fmnist_pl.model.inference import embed, load_classifier, load_split, predict
 from fmnist_pl.options.messages import UserError
-from fmnist_pl.options.schema import Model, Optimizer
+from fmnist_pl.options.schema import Model
+from tests.conftest import CLASS_NAMES
 
 TEST, TRAIN = 200, 100  # images
 
@@ -222,7 +222,7 @@ def test_a_damaged_configuration_is_named(
 
 def untrained(**options: Any) -> Classifier:
     classes = {name: [label] for label, name in enumerate(CLASS_NAMES)}
-    return Classifier(asdict(Model("net", **options)), classes, asdict(Optimizer())).eval()
+    return Classifier(asdict(Model("net", **options)), classes, {}).eval()
 
 
 def test_a_classifier_that_says_nothing_can_be_looked_at(

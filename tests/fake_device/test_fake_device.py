@@ -22,7 +22,8 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from fmnist_pl.data.protocol import TEST_IMAGES
+from fmnist_pl.options.schema import Data
+from tests.conftest import with_fewer_test_images
 from tests.fake_device import fake_device
 from tests.faults.commands import Command
 from tests.faults.conftest import without_pictures
@@ -64,7 +65,6 @@ TF32_BY_DEFAULT = {"FAKE_DEVICE_LACKS": "float32_by_default"}
 
 Environment = Mapping[str, str]
 Finished = Callable[..., Path]
-Swept = Callable[[str], Path]
 
 
 def prepare(devices: Environment | None, test_images: int) -> None:
@@ -72,15 +72,14 @@ def prepare(devices: Environment | None, test_images: int) -> None:
     from fmnist_pl.data import source
     from fmnist_pl.drawing import projector
 
-    def fewer(root: str | None = None) -> source.FashionMNIST:
-        arrays = load(root)
-        images, labels = arrays.test_images[:test_images], arrays.test_labels[:test_images]
-        return arrays._replace(test_images=images, test_labels=labels)
+    def fewer(data: Data) -> tuple[Path, dict[str, bytes]]:
+        folder, contents = find(data)
+        return folder, with_fewer_test_images(contents, test_images)
 
     torch.set_num_threads(1)
     without_pictures()
     projector.tsne = lambda embeddings: embeddings[:, :2]
-    load, source.load = source.load, fewer
+    find, source.find = source.find, fewer
     if devices is not None:
         os.environ.update(devices)
         fake_device.install()
@@ -198,7 +197,7 @@ def evaluation(folder: Path, name: str, images: int) -> dict[str, Any]:
     return result
 
 
-def without_device(name: str, *arguments: str, cwd: Path, test_images: int = TEST_IMAGES) -> str:
+def without_device(name: str, *arguments: str, cwd: Path, test_images: int = 10_000) -> str:
     """What a command says on a machine that has none."""
     first = partial(prepare, None, test_images)
     command = Command(name, *arguments, cwd=cwd, prepare=first)
@@ -381,35 +380,27 @@ def test_nothing_in_a_step_or_a_chunk_waits_for_the_device(finished: Finished) -
 
 
 @pytest.fixture(scope="session")
-def swept(shared: Path) -> Swept:
-    """The folder of a sweep of two seeds by a launcher; not to be written to."""
-
-    def swept(launcher: str) -> Path:
-        folder = shared / launcher
-        program = Path(fake_device.__file__).with_name("launcher.py")
-        words = ["model=mlp", "seed=0,1", f"hydra/launcher={launcher}", *SHORT]
-        if launcher == "joblib":
-            words.append("hydra.launcher.n_jobs=2")
-        command = [sys.executable, program, "train", "-m", *words, f"hydra.sweep.dir={folder}"]
-        environment = {**os.environ, **AUTO, **TWO, "FAKE_DEVICE_LOG": f"{folder}.log"}
-        return once(folder, partial(subprocess.run, command, env=environment, check=True))
-
-    return swept
+def swept(shared: Path) -> Path:
+    """The folder of a sweep of two seeds; not to be written to."""
+    folder = shared / "swept"
+    program = Path(fake_device.__file__).with_name("launcher.py")
+    words = ["model=mlp", "seed=0,1", "hydra.launcher.n_jobs=2", *SHORT]
+    command = [sys.executable, program, "train", "-m", *words, f"hydra.sweep.dir={folder}"]
+    environment = {**os.environ, **AUTO, **TWO, "FAKE_DEVICE_LOG": f"{folder}.log"}
+    return once(folder, partial(subprocess.run, command, env=environment, check=True))
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "basic"])
-def test_a_sweep_trains_on_the_device(launcher: str, swept: Swept, finished: Finished) -> None:
-    folder = swept(launcher)
+def test_a_sweep_trains_on_the_device(swept: Path, finished: Finished) -> None:
     for seed in (0, 1):
-        run = folder / f"mlp-{seed}"
+        run = swept / f"mlp-{seed}"
         assert state(run) == "finished"
         assert figures(run)["hardware"]["device"] == "fake"
         seeded = [f"seed={seed}"] * seed  # the first has the run of the others' tests
         assert_same_training(run, finished(*OPTIONS["mlp"], *seeded, ON_CPU))
 
 
-def test_each_worker_of_a_sweep_has_a_device(swept: Swept) -> None:
-    log = swept("joblib").with_suffix(".log")
+def test_each_worker_of_a_sweep_has_a_device(swept: Path) -> None:
+    log = swept.with_suffix(".log")
     used = [
         {line.split("\t")[1] for line in file.read_text().splitlines()} for file in log.iterdir()
     ]
@@ -417,9 +408,9 @@ def test_each_worker_of_a_sweep_has_a_device(swept: Swept) -> None:
 
 
 @pytest.fixture
-def trained(swept: Swept) -> Path:
+def trained(swept: Path) -> Path:
     """A run of the sweep, for the commands that take its checkpoints."""
-    return swept("joblib") / "mlp-1"
+    return swept / "mlp-1"
 
 
 def test_its_checkpoints_can_be_evaluated(trained: Path) -> None:

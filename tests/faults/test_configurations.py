@@ -5,36 +5,46 @@ Elsewhere: values out of range, groupings and augmentations (`test_config.py`), 
 (`test_predict.py`, `test_evaluate.py`, ...).
 """
 
+import csv
+import math
 import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from fmnist_pl.data import source
 from tests.faults.commands import Command
-from tests.faults.conftest import Disk
+from tests.faults.conftest import MLP, Disk, without_pictures
 
 Train = Callable[..., Command]
 
 MISTAKES = {
     # Hydra's and OmegaConf's own words
-    "model=nonsense": ("Could not find 'model/nonsense'", "cnn_bn"),
-    "experiment=nonsense": ("Could not find 'experiment/nonsense'", "three_class"),
-    "seed=abc": ("seed", "'abc' of type 'str' could not be converted to Integer"),
-    "seed=1.5": ("seed", "'1.5' of type 'float' could not be converted to Integer"),
-    "seed=": ("seed", "could not be converted to Integer"),
-    "model.channels=32": ("model.channels", "int is not a ListConfig, list or tuple"),
-    "model.hidden=[many]": ("model.hidden", "'many' of type 'str' could not be converted"),
+    "model=nonsense": ("model=nonsense: no such choice. There are cnn, cnn_bn,", "--config-dir"),
+    "experiment=nonsense": ("experiment=nonsense: no such choice. There are", "three_class"),
+    "callbacks=[early_stoping]": ("callbacks=early_stoping", "The nearest: early_stopping"),
+    "seed=abc": ("seed=abc: 'abc' must be a whole number",),
+    "seed=1.5": ("seed=1.5: '1.5' must be a whole number",),
+    "seed=": ("seed=: '' must be a whole number",),
+    "seed=0,1": ("seed=0,1: several values make a sweep, which takes -m",),
+    "model.channels=32": ("model.channels=32: must be a list, in brackets",),
+    "model.hidden=[many]": ("model.hidden=[many]: 'many' must be a whole number",),
+    "--epochs=3": ("--epochs=3: no such flag. Options are NAME=VALUE",),
     "model.batch_norm=maybe": ("model.batch_norm", "'maybe' is not a valid bool"),
-    "optimizer.lr=fast": ("optimizer.lr", "'fast' of type 'str' could not be converted to Float"),
+    "optimizer.lr=fast": ("error: optimizer.lr=fast: must be a number more than 0.",),
     "seed": ("seed",),
     # this project's
-    "optimizer.lr=nan": ("error: optimizer.lr=nan: must be a finite number.",),
-    "optimizer.lr=inf": ("error: optimizer.lr=inf: must be a finite number.",),
+    "optimizer.lr=nan": ("error: optimizer.lr=nan: must be a number more than 0.",),
+    "optimizer.lr=inf": ("error: optimizer.lr=inf: must be a number more than 0.",),
     "model.l2=inf": ("error: model.l2=inf: must be a finite number.",),
     "augment.ops=[{noise:{std:inf}}]": ("noise.std=inf: must be a finite number.",),
-    "optimizer.lr=-1": ("error: optimizer.lr=-1.0: must be more than 0.",),
+    "augment.ops=[{os.path.join:{}}]": ("error: augment.ops: os.path.join is no operation",),
+    "augment.ops=[{nowhere.ops.Brightness:{}}]": ("error: augment.ops: ", "nowhere"),
+    "augment.ops=[{torchvision:{name:RandomErasing,q:1}}]": ("its arguments: p, scale, ratio",),
+    "optimizer.lr=-1": ("error: optimizer.lr=-1: must be a number more than 0.",),
     "model.channels=[8,8,8,8,8]": ("error: model.channels=[8, 8, 8, 8, 8]: at most 4 blocks",),
     "data.val_size=0": ("error: data.val_size=0: must be at least 1",),
     "trainer.max_epochs=0": ("error: trainer.max_epochs=0: must be at least 1.",),
@@ -52,10 +62,10 @@ MISTAKES = {
     "time_limit=0": ("time_limit=0.0: must be more than 0 and at most 525600.",),
     "+classes={A:[0]}": ("error: classes: only 'A' is given",),
     "modle=mlp": ("error: modle: no such option. The nearest: model.",),
-    "model.dropuot=0.1": ("error: model.dropuot: no such option. The nearest: model.dropout.",),
+    "model.dropuot=0.1": ("error: model.dropuot: no such option. The nearest: model.dropout, ",),
     "lr=0.01": ("error: lr: no such option. The nearest: optimizer.lr.",),
-    "epochs=1": ("error: epochs: no such option. The nearest: trainer.max_epochs. All are listed",),
-    "scheduler=cosine": ("error: scheduler: no such option. All are listed by python -m",),
+    "epochs=1": ("error: epochs: no such option. The nearest: trainer.max_epochs, trainer.min_",),
+    "scheduler=cosine": ("error: scheduler: no such option. The nearest: schedule. All are",),
     "+model.colour=red": ("error: model.colour: no such option.",),
     "+modle=mlp": ("error: modle: no such option. The nearest: model.",),
     "classes.A=[0]": ("To append to your config use +classes.A=[0]",),
@@ -107,7 +117,7 @@ def test_a_file_of_ones_own_is_named(
 @pytest.mark.parametrize("command", ["explore", "train"])
 def test_hydras_refusals_are_told_alike(command: str, tmp_path: Path) -> None:
     refused = Command(command, "seed=abc", cwd=tmp_path)
-    refused.fails_with("error: ", "'abc' of type 'str' could not be converted to Integer")
+    refused.fails_with("error: ", "'abc' must be a whole number")
     assert refused.err.count("\n") < 5
 
 
@@ -181,3 +191,50 @@ def test_a_batch_larger_than_the_data_is_all_of_them(train: Train, tmp_path: Pat
 def test_a_net_of_nothing_but_its_head(train: Train, tmp_path: Path) -> None:
     train("model.hidden=[]", "augment.ops=[]", "trainer.fast_dev_run=true").succeeds()
     assert (tmp_path / "run" / "result.json").exists()
+
+
+OPERATION = """
+from dataclasses import dataclass
+from fmnist_pl.data.augment import Op
+from fmnist_pl.options.fields import option
+
+@dataclass
+class Dark(Op):
+    share: float = option(0.5, "Left of the light.", ge=0, le=1)
+    def draw(self, n, generator): return ()
+    def apply(self, images): return images * self.share
+"""
+
+
+def below_the_folder() -> None:
+    without_pictures()
+    sys.path.insert(0, "")  # as `python -m` has it
+
+
+def test_an_operation_of_ones_own_trains_and_need_not_be_there_to_be_read(
+    train: Train, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "ops.py").write_text(OPERATION)
+    dark, erasing = "{mine.ops.Dark:{share:0}}", "{torchvision:{name:RandomErasing,p:0.5}}"
+    given = (f"augment.ops=[{dark},{erasing}]", "trainer.fast_dev_run=true")
+    train(*given, prepare=below_the_folder).succeeds()
+    head, row = csv.reader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
+    loss = dict(zip(head, row, strict=True))["train/loss"]
+    assert float(loss) == pytest.approx(math.log(10), abs=1e-6)  # of black, by a net of zero biases
+    config = OmegaConf.load(tmp_path / "run" / "config.yaml")
+    assert config.augment.ops[0] == {"mine.ops.Dark": {"share": 0}}
+
+    too_light = train("augment.ops=[{mine.ops.Dark:{share:2}}]", prepare=below_the_folder)
+    too_light.fails_with("augment.ops: mine.ops.Dark.share=2.0: must be at least 0 and at most 1.")
+    other = train(*given, f"augment.ops=[{dark}]", prepare=below_the_folder)
+    other.fails_with("a run of a different configuration (augment.ops)")
+    train(*given, folder="elsewhere").fails_with("augment.ops: ", "mine")
+    assert not (tmp_path / "elsewhere").exists()
+    sweep = Command("train", "-m", *MLP, given[0], "hydra.sweep.dir=elsewhere", cwd=tmp_path)
+    sweep.fails_with("augment.ops: ", "mine")
+    assert not (tmp_path / "elsewhere").exists()
+    report = Command("report", "run", cwd=tmp_path)
+    assert report.wait() == 0, report.err
+    there = "checkpoint=run/checkpoints/last.ckpt"
+    assert Command("evaluate", there, cwd=tmp_path, prepare=without_pictures).wait() == 0

@@ -15,7 +15,7 @@ from tests.faults.conftest import MLP
 def without_data() -> None:
     from fmnist_pl.data import source
 
-    source.DEBIAN_FOLDER = Path("/nonexistent/datasets")
+    source.DEBIAN_FOLDERS = Path("/nonexistent/datasets")
     os.environ |= {"FMNIST_DATA_DIR": "cache", "FMNIST_MIRRORS": "", "PATH": "/nonexistent"}
 
 

@@ -31,7 +31,7 @@ def test_hostile_files_are_named_and_the_others_predicted(
 ) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
-    Image.new("L", (28, 28)).save(folder / "good.png")
+    Image.linear_gradient("L").resize((28, 28)).save(folder / "good.png")
     whole = (folder / "good.png").read_bytes()
     bomb = zlib.compress(bytes(100 << 20), 9)
     tiff = struct.pack("<2sHIH", b"II", 42, 8, 1) + struct.pack("<HHII", 256, 3, 1, 28)

@@ -27,7 +27,9 @@ def test_odd_names_of_classes_go_all_the_way(tmp_path: Path) -> None:
     content = json.dumps(options, ensure_ascii=False)  # which is YAML, too
     own.write_text(f"# @package _global_\n{content}\n")
     overrides = ("--config-dir=conf", *MLP, "experiment=odd", "trainer.fast_dev_run=true")
-    Command("train", *overrides, "embeddings=test", "hydra.run.dir=run", cwd=tmp_path).succeeds()
+    Command(
+        "train", *overrides, "embeddings=test", "pictures=true", "hydra.run.dir=run", cwd=tmp_path
+    ).succeeds()
     folder = tmp_path / "run"
     assert list(json.loads((folder / "result.json").read_text())["classes"]) == list(ODD)
     table = (folder / "embeddings" / "test.tsv").read_text().splitlines()

@@ -21,7 +21,7 @@ import pytest
 
 from tests.faults.commands import Command
 from tests.faults.conftest import MLP, Disk, without_pictures
-from tests.training.test_folder import figures, metrics, weights
+from tests.training.test_folder import figures, metrics, points, weights
 
 Train = Callable[..., Command]
 LONGER = "trainer.limit_train_batches=300"  # an epoch of nearly half a second
@@ -53,11 +53,13 @@ def test_interrupted_thrice_it_ends_the_same(train: Train, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_it_ends_the_same(train: Train, tmp_path: Path) -> None:
-    dropout = "model.dropout=0.2"  # one more thing drawn at random
+    # One more thing drawn at random; what loggers are given at steps.
+    options = ("model.dropout=0.2", "logger=csv", "trainer.log_every_n_steps=7")
+    table = Path("loggers", "csv", "metrics.csv")
     undisturbed = tmp_path / "undisturbed"
     for folder in ("undisturbed", "timed"):  # the second finds the server of processes started
         began = time.monotonic()
-        train(dropout, folder=folder).succeeds()
+        train(*options, folder=folder).succeeds()
     duration = time.monotonic() - began
     kills, runs = 0, 0
     moments = random.Random(7)
@@ -65,7 +67,7 @@ def test_killed_at_twenty_random_moments_it_ends_the_same(train: Train, tmp_path
         runs += 1
         folder = f"run{runs}"
         while kills < 20:
-            command = train(dropout, folder=folder)
+            command = train(*options, folder=folder)
             time.sleep(moments.uniform(0, duration))
             if not command.running:
                 break
@@ -74,9 +76,11 @@ def test_killed_at_twenty_random_moments_it_ends_the_same(train: Train, tmp_path
                 break  # it had just ended
             assert command.wait() == -signal.SIGKILL
             kills += 1
-        train(dropout, folder=folder).succeeds()
+        train(*options, folder=folder).succeeds()
         assert figures(tmp_path / folder) == figures(undisturbed)
         assert metrics(tmp_path / folder) == metrics(undisturbed)
+        assert points(tmp_path / folder) == points(undisturbed)
+        assert (tmp_path / folder / table).read_text() == (undisturbed / table).read_text()
         for name, tensor in weights(undisturbed).items():
             assert tensor.equal(weights(tmp_path / folder)[name]), name
 

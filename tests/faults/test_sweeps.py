@@ -17,7 +17,7 @@ from tests.sweep.test_sweep import SMALL, state, sweep
 # The command, with runs of seed 1 that hang.
 HANGING = """
 import time
-from fmnist_pl import train
+from fmnist_pl.train import main
 from fmnist_pl.training import folder
 original = folder.fit_and_test
 def fit_and_test(config, *others):
@@ -25,7 +25,7 @@ def fit_and_test(config, *others):
         time.sleep(3600)
     return original(config, *others)
 folder.fit_and_test = fit_and_test
-train.main()
+main()
 """
 
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from fmnist_pl.data.augment import Op
 from fmnist_pl.options.__main__ import reference
-from fmnist_pl.options.command import CONF_DIR
+from fmnist_pl.options.command import CONF_DIR, hydra_help
 
 PAGE = Path(__file__).parents[2] / "docs" / "options.md"
 REMEDY = "docs/options.md is stale. Type: python -m fmnist_pl.options > docs/options.md"
@@ -23,15 +23,15 @@ def test_the_page_is_that_of_the_code() -> None:
 
 
 def names(options: Any, prefix: str = "") -> list[str]:
-    """The dotted names of the leaves of nested dicts; an empty dict is a leaf."""
-    if not isinstance(options, dict) or not options:
+    """The dotted names of the leaves of nested dicts; an empty dict and hashes are leaves."""
+    if not isinstance(options, dict) or not options or prefix == "data.hashes.":
         return [prefix.rstrip(".")]
     return [name for key, value in options.items() for name in names(value, f"{prefix}{key}.")]
 
 
 def test_every_option_and_choice_has_a_row() -> None:
     with initialize_config_dir(CONF_DIR, version_base="1.3"):
-        expected = names(OmegaConf.to_container(compose("train")))
+        expected = ["optimizer", *names(OmegaConf.to_container(compose("train", ["~optimizer"])))]
     expected += [f"{name}.{key}" for name, op in Op.known.items() for key in vars(op())]
     for path in Path(CONF_DIR).glob("*/**/*.yaml"):
         expected.append(f"{path.parent.relative_to(CONF_DIR)}={path.stem}")
@@ -70,3 +70,12 @@ def test_help_answers_at_once(command: str) -> None:
         assert " ".join(said.split()) in " ".join(done.stdout.split())
     assert re.search(r"\| +fmnist_pl\.options\.command$", done.stderr, re.MULTILINE)
     assert not re.search(r"\| +(torch|lightning|scipy|matplotlib)$", done.stderr, re.MULTILINE)
+
+
+def test_help_lists_what_a_folder_of_ones_own_adds(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("name: mine\n")
+    for words in ([f"--config-dir={tmp_path}"], ["-cd", str(tmp_path)]):
+        said = hydra_help("train", ["train", *words, "--help"])
+        assert re.search(r"^model: cnn, .*, mine, mlp, ", said, re.MULTILINE)
+    assert "mine" not in hydra_help("train", ["train", "--help"])

@@ -9,18 +9,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.special import softmax
 from scipy.stats import ttest_rel
 
 from fmnist_pl.options.messages import UserError
 from fmnist_pl.options.schema import Config
 from fmnist_pl.report.__main__ import main
+from fmnist_pl.report.evidence import Verdict
 from fmnist_pl.report.noise import explain, weights_table
 from fmnist_pl.report.page import command
-from fmnist_pl.report.runs import State
-from fmnist_pl.report.statistics import Verdict
+from fmnist_pl.report.recipes import recipe
+from fmnist_pl.report.runs import CALIBRATION, State
 from fmnist_pl.report.summary import Summary, write_report
-from fmnist_pl.report.variants import read_sweep, recipe
+from fmnist_pl.report.variants import read_sweep
 
 ARMS = [
     *("vanilla", "three_class", "mlp", "cnn", "cnn_bn"),
@@ -56,7 +59,7 @@ def test_table_has_the_study_in_order(study: Summary) -> None:
     values = [result["test/acc"] for result in results(study, "cnn_bn")]
     expected = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
     assert table["cnn_bn"][6] == expected
-    assert f"best on the validation images: {best_arm(study)}\n" in str(study)
+    assert f"the tested weights: {best_arm(study)} is the best on the validation" in str(study)
     markdown = (study.out / "summary.md").read_text()
     assert f"| cnn_bn | 5/5 | {table['cnn_bn'][2]} | 0.9247 |" in markdown
     assert f"| {expected} | 0.9134 |" in markdown
@@ -69,7 +72,7 @@ def test_table_for_programs(study: Summary) -> None:
     for name in ("cnn_bn-1", "vanilla-0"):
         result = json.loads((study.out / name / "result.json").read_text())
         row = rows[name]
-        for key in ("test/acc", "val/loss", "train/penalty", "seconds", "best_val_acc"):
+        for key in ("test/acc", "val/loss", "train/penalty", "seconds", "best_val_acc", "test/ece"):
             assert float(row[key]) == result[key]
         assert (row["state"], row["seed"], row["epochs"]) == ("finished", name[-1], "10")
         assert (row["model"], row["augment"]) == (result["model"], result["augment"])
@@ -102,18 +105,46 @@ def test_the_best_is_compared_with_each_of_the_others(study: Summary) -> None:
     assert study.lead
     assert [one.contrast.arms for one in study.lead.evidence] == [(best, arm) for arm in others]
     accuracies = {arm: [one["test/acc"] for one in results(study, arm)] for arm in (best, *others)}
-    for arm, one in zip(others, study.lead.evidence, strict=True):
+    compared = zip(study.lead.evidence, study.lead.verdicts, strict=True)
+    for arm, (one, verdict) in zip(others, compared, strict=True):
         difference = ttest_rel(accuracies[best], accuracies[arm]).confidence_interval(0.95)
-        assert one.interval() == pytest.approx((difference.low, difference.high))
-        told = f"{study.lead.verdict_on(one)} *{best} is more accurate than {arm}, .+ points"
+        assert one.interval == pytest.approx((difference.low, difference.high))
+        told = f"{verdict} *{best} is more accurate than {arm}, .+ points"
         assert re.search(told, str(study))
-        assert f"| {study.lead.verdict_on(one)} | {one.in_words()} |" in (
-            (study.out / "summary.md").read_text()
-        )
-    assert study.lead.verdict_on(study.lead.evidence[others.index("mlp")]) is Verdict.HOLDS
+        assert f"| {verdict} | {one.in_words()} |" in ((study.out / "summary.md").read_text())
+    assert study.lead.verdicts[others.index("mlp")] is Verdict.HOLDS
     page = (study.out / "report.html").read_text()
     assert f"{best} is the best model." in page
+    rivals = [arm for arm, one in zip(others, study.lead.verdicts, strict=True) if one != "holds"]
+    assert rivals
+    assert f"; not shown to be ahead of {', '.join(rivals)}." in page
     assert f"{best} is more accurate than mlp<" in page
+
+
+def test_each_kind_of_weights_is_judged_by_itself(made_up, tmp_path: Path) -> None:
+    for arm, acc, luck in (("vanilla", 0.90, -0.05), ("mlp", 0.87, 0.0)):
+        for seed in range(3):
+            folder = tmp_path / f"{arm}-{seed}"
+            made_up.run(folder, made_up.config(arm, seed, embeddings="none"), acc, luck=luck)
+            made_up.change(folder, val__acc_averaged=acc)
+    tested, averaged = write_report([tmp_path], tmp_path).judgements
+    for one, verdict, lead, best in (
+        (tested, Verdict.FAILS, -0.02, "mlp"),
+        (averaged, Verdict.HOLDS, 0.03, "vanilla"),
+    ):
+        [evidence] = one.findings[0].evidence  # that vanilla is more accurate than mlp
+        assert one.findings[0].verdict is verdict
+        assert evidence.mean == pytest.approx(lead, abs=0.003)
+        assert one.best
+        assert one.best.label == best
+        assert one.chosen[best] == 1
+        assert one.lead
+        assert one.lead.verdicts == (Verdict.HOLDS,)
+    found = [json.loads((tmp_path / f"vanilla-{i}" / "result.json").read_text()) for i in range(3)]
+    accuracies = [one["test/acc_by_weights"]["averaged"] for one in found]
+    spread = f"{np.mean(accuracies):.4f} ± {np.std(accuracies, ddof=1):.4f}"
+    page = " ".join((tmp_path / "report.html").read_text().split())
+    assert f"With averaged weights: <strong>vanilla</strong>, {spread}. Of the study" in page
 
 
 def test_other_classes_are_not_compared(made_up, tmp_path: Path) -> None:
@@ -136,7 +167,7 @@ def test_page_holds_everything(study: Summary) -> None:
     assert page.count("<svg") == len(ARMS)
     assert f"The best model: {best_arm(study)}<" in page
     assert "Test image " in page
-    assert "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34" in page
+    assert "<dt>file</dt><dd>0123</dd>" in page  # of the data
     assert "://" not in page
 
 
@@ -160,20 +191,44 @@ def test_spread_by_weights_is_told(made_up, tmp_path: Path) -> None:
     variants = read_sweep([tmp_path]).candidates
     with_bn, without = explain(variants)
     # Standard deviations 4, 0.4 and 0 points over sqrt(2); the mean rises from 0.9.
-    for words in ("of 2.83 points", "of 0.28 points", "of 0.00 points", "+1.70 points", "99%"):
+    for words in (
+        "of 2.83 points",
+        "of 0.28 points (1% of the",
+        "of 0.00 points (0%",
+        "+1.70 points",
+    ):
         assert words in with_bn
     assert with_bn.startswith("With batch norm (cnn_bn)")
     assert without.startswith("Without batch norm (mlp)")
-    assert without.count("of 1.41 points") == 2
-    assert "+0.50 points (95 % interval +0.50 to +0.50)" in without
+    assert "of 1.41 points over 2 seeds; with weights" in without
+    assert "of 1.41 points (100% of the variance)" in without
+    assert "+0.50 points (95% interval +0.50 to +0.50)" in without
     [_, mlp, cnn_bn] = weights_table(variants)
     assert mlp == ["mlp", "0.8700 ± 0.0141", "0.9000 ± 0.0000", "-", "0.8750 ± 0.0141"]
     assert cnn_bn[3] == "0.9170 ± 0.0028"
-    made_up.change(
-        tmp_path / "cnn_bn-0",
-        test__acc_by_weights={"last": 0.88, "best": 0.9, "averaged": 0.9, "last_fresh_bn": 0.879},
-    )
-    assert "are not where most of the noise is" in explain(read_sweep([tmp_path]).candidates)[0]
+
+
+def test_trust_in_probabilities_is_told(study: Summary) -> None:
+    markdown, page = ((study.out / name).read_text() for name in ("summary.md", "report.html"))
+    best = best_arm(study)
+    spreads = []
+    for key in CALIBRATION:
+        values = [one[key] for one in results(study, best)]
+        spreads.append(f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}")
+    assert f"| {best} | {' | '.join(spreads)} |" in markdown
+    assert all(f'<td class="number">{spread}</td>' in page for spread in spreads)
+    said = f"logits of {best}, the best model, are best divided by 1.22"
+    assert said in page
+    assert "what it says and how often it is right differ by 3.2 points" in markdown
+    sure, right = [], []
+    for result, folder in zip(
+        results(study, best), sorted(study.out.glob(f"{best}-?")), strict=True
+    ):
+        with np.load(folder / "predictions.npz") as arrays:
+            scaled = softmax(arrays["logits"] / result["temperature"], axis=1)
+            sure.append(scaled.max(1).mean())
+            right.append((arrays["logits"].argmax(1) == arrays["labels"]).mean())
+    assert f"by the temperature, {np.mean(sure):.1%} sure and {np.mean(right):.1%} right" in page
 
 
 def test_best_is_chosen_on_validation_images(made_up, tmp_path: Path) -> None:
@@ -209,8 +264,8 @@ def test_one_finished_run_cannot_tell(made_up, tmp_path: Path) -> None:
     assert {finding.verdict for finding in summary.findings} == {Verdict.UNTESTED}
     assert "±" not in str(summary)
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "a run with embeddings=none has none" in page
-    assert "it takes two seeds" in page
+    assert "There is no map: the run was trained with embeddings=none." in page
+    assert "can be told from these runs" in page
     assert "python -m fmnist_pl.train model=mlp seed=0" in page
 
 
@@ -247,7 +302,7 @@ def test_command_repeats_the_run(
         config.trainer.limit_train_batches = 0.25
         config.trainer.devices = "auto"
         config.trainer.deterministic = True
-        config.optimizer.lr = 3e-4
+        config.optimizer["lr"] = 3e-4
         config.test.checkpoint = "best"
         config.data.batch_size = 64
         made_up.run(tmp_path / str(seed), config)

@@ -3,17 +3,19 @@
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
 
-NODES, CPUS, MEGABYTES = 2, 2, 8000
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+NODES, CPUS, MEGABYTES = ("node1", "node2"), 2, 8000
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "fuser", "pgrep")
 
 # Scheduling every 2 s; a job that is queued again waits for cred_expire.
 CONFIG = """
@@ -70,14 +72,31 @@ scontrol --oneliner show job 2>/dev/null | sed -En \\
 """
 
 
+@pytest.fixture
+def cluster(daemons: "Daemons") -> Iterator["Daemons"]:
+    """A cluster that has nothing to do; what a test leaves there is told and taken away."""
+    yield daemons
+    if output("squeue", "--noheader"):
+        for show in (
+            ["squeue", "--long"],
+            ["scontrol", "show", "job"],
+            ["scontrol", "show", "node"],
+        ):
+            subprocess.run(show, check=False)
+        for log in sorted(daemons.folder.glob("slurm*.log")):
+            print(f"{log.name}:", *log.read_text().splitlines()[-100:], sep="\n")
+        subprocess.run(["scancel", f"--user={os.getuid()}"], check=False)
+        wait_for(lambda: not output("squeue", "--noheader"))
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    """The cluster, which the commands of SLURM find by the environment."""
+def daemons() -> Iterator["Daemons"]:
+    """They run, and the commands of SLURM find them by the environment."""
     missing = [program for program in PROGRAMS if not shutil.which(program, path=search_path())]
     if missing:
-        pytest.fail(f"{', '.join(missing)} missing: apt install slurm-wlm munge")
+        pytest.fail(f"{', '.join(missing)} missing: apt install slurm-wlm munge psmisc procps")
     folder = Path(mkdtemp(prefix="slurm-"))  # short: it holds sockets
-    daemons: list[subprocess.Popen[bytes]] = []
+    daemons = Daemons(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{folder}/bin:{search_path()}")
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
@@ -87,15 +106,65 @@ def cluster() -> Iterator[None]:
             patch.delenv(name)
         configure(folder)
         try:
-            start(folder, daemons)
-            yield
+            daemons.start()
+            yield daemons
         finally:
-            subprocess.run(["scancel", f"--user={os.getuid()}"], check=False)
-            wait_for(lambda: not output("squeue", "--noheader"), seconds=60)
-            for daemon in reversed(daemons):
-                daemon.terminate()
-                daemon.wait(30)
+            daemons.stop()
     shutil.rmtree(folder)
+
+
+class Daemons:
+    """Those of the cluster, by name: munge's, the controller's, one of each node."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        folder = self.folder
+        munge = ["munged", "--foreground", "--force", f"--key-file={folder}/munge.key"]
+        munge += [f"--socket={folder}/munge.sock", f"--pid-file={folder}/munged.pid"]
+        munge += [f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed"]
+        self._start("munge", munge)
+        wait_for((folder / "munge.sock").exists)
+        self._start("controller", ["slurmctld", "-D"])
+        for node in NODES:
+            self.start_node(node)
+        states = ("sinfo", "--noheader", "--Node", "--format=%t")
+        wait_for(lambda: set(output(*states)) == {"idle"})
+
+    def start_node(self, node: str) -> None:
+        self._start(node, ["slurmd", "-D", "-N", node])
+
+    def kill_node(self, node: str) -> None:
+        """As a loss of power does: nothing that runs there can say so."""
+        jobs = output("squeue", "--noheader", f"--nodelist={node}", "--format=%A")
+        daemon = self.processes.pop(node)
+        daemon.kill()
+        daemon.wait()
+        steps = [
+            int(pid) for job in jobs for pid in output("pgrep", "-f", f"^slurmstepd: .{job}[.]")
+        ]
+        for pid in (*steps, *sorted(processes_with(f"SLURMD_NODENAME={node}"))):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        for process in reversed(self.processes.values()):
+            process.terminate()
+            process.wait(30)
+
+    def _start(self, name: str, command: list[str]) -> None:
+        with (self.folder / f"{name}.out").open("ab") as log:
+            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def processes_with(variable: str) -> Iterator[int]:
+    """Whose environment has it, as in `NAME=value`."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended, or is not ours
+            if variable.encode() in environment.read_bytes().split(b"\0"):
+                yield int(environment.parent.name)
 
 
 def search_path() -> str:
@@ -106,11 +175,11 @@ def configure(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     nodes = "\n".join(
-        f"NodeName=node{i} NodeHostname=node{i} NodeAddr=127.0.0.1 Port={port + i} CPUs={CPUS} "
+        f"NodeName={node} NodeHostname={node} NodeAddr=127.0.0.1 Port={port + i} CPUs={CPUS} "
         f"RealMemory={MEGABYTES} Gres=gpu:1,shard:4"
-        for i in range(1, NODES + 1)
+        for i, node in enumerate(NODES, start=1)
     )
-    for name in ("bin", "state", *(f"node{i}" for i in range(1, NODES + 1))):
+    for name in ("bin", "state", *NODES):
         (folder / name).mkdir()
     host, user = socket.gethostname().partition(".")[0], getpass.getuser()
     text = CONFIG.format(folder=folder, host=host, port=port, user=user, nodes=nodes)
@@ -122,19 +191,6 @@ def configure(folder: Path) -> None:
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)
-
-
-def start(folder: Path, daemons: "list[subprocess.Popen[bytes]]") -> None:
-    munge = ["munged", "--foreground", "--force", f"--key-file={folder}/munge.key"]
-    munge += [f"--socket={folder}/munge.sock", f"--pid-file={folder}/munged.pid"]
-    munge += [f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed"]
-    nodes = [["slurmd", "-D", "-N", f"node{i}"] for i in range(1, NODES + 1)]
-    for command in (munge, ["slurmctld", "-D"], *nodes):
-        with (folder / f"{command[0]}.out").open("ab") as log:
-            daemons.append(subprocess.Popen(command, stdout=log, stderr=log))
-        if command is munge:
-            wait_for((folder / "munge.sock").exists)
-    wait_for(lambda: set(output("sinfo", "--noheader", "--Node", "--format=%t")) == {"idle"})
 
 
 def output(*command: str) -> list[str]:

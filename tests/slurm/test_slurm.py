@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.slurm.conftest import output, wait_for
+from tests.slurm.conftest import Daemons, output, wait_for
 from tests.training.test_folder import TINY, figures, metrics, weights
 
 pytestmark = [
@@ -27,9 +27,10 @@ NET = "model=cnn_bn_dropout_l1"
 LONG = ("trainer.max_epochs=6", "trainer.limit_train_batches=40")  # time to be disturbed
 
 
-def sweep(folder: Path, *overrides: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "fmnist_pl.train", "-m", "hydra/launcher=slurm"]
-    command += [f"hydra.sweep.dir={folder}", "hydra.launcher.mem_gb=2", *TINY, *overrides]
+def sweep(folder: Path, *overrides: str, launcher: str = "slurm") -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "fmnist_pl.train", "-m", f"hydra/launcher={launcher}"]
+    command += ["hydra.launcher.mem_gb=2"] if launcher == "slurm" else []
+    command += [f"hydra.sweep.dir={folder}", *TINY, *overrides]
     return subprocess.Popen(command, cwd=folder.parent, stdout=subprocess.DEVNULL)
 
 
@@ -103,8 +104,41 @@ def test_a_sweep_is_an_array_that_ends_in_a_report(tmp_path: Path, configured: A
     assert done == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"]
 
 
+def test_a_search_is_that_of_one_machine(tmp_path: Path) -> None:
+    words = ("hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "model=mlp")
+    words += ("optimizer.lr=tag(log,interval(0.0001,0.1))", "hydra.sweeper.n_trials=2")
+    words += ("hydra.sweeper.seeds=1", "hydra.sweeper.confirm=1", "hydra.sweeper.n_jobs=2")
+    assert sweep(tmp_path / "slurm", *words).wait() == 0
+    assert sweep(tmp_path / "here", *words, launcher="basic").wait() == 0
+    slurm, here = (
+        json.loads((tmp_path / name / "search.json").read_text()) for name in ("slurm", "here")
+    )
+    assert slurm["trials"] == here["trials"]
+    assert {trial["state"] for trial in slurm["trials"]} == {"complete"}
+    assert (tmp_path / "slurm" / "report.html").exists()
+    jobs = [path.name for path in (tmp_path / "slurm" / ".submitit").iterdir()]
+    assert len([name for name in jobs if name.isdigit()]) == 2  # the trials, then what was chosen
+
+
+def test_seeds_until_decided_are_those_of_one_machine(tmp_path: Path) -> None:
+    words = ("hydra/sweeper=until_decided", "hydra.sweeper.first_look=2", "model=mlp,cnn")
+    words += ("hydra.sweeper.max_seeds=3",)
+    assert sweep(tmp_path / "slurm", *words).wait() == 0
+    assert sweep(tmp_path / "here", *words, launcher="basic").wait() == 0
+    slurm, here = (
+        {path.parent.name: figures(path.parent) for path in (tmp_path / name).glob("*/result.json")}
+        for name in ("slurm", "here")
+    )
+    assert slurm == here
+    assert {"mlp-0", "mlp-1", "cnn-0", "cnn-1"} < slurm.keys()
+    told = "Seeds are added where something is open"
+    assert told in (tmp_path / "slurm" / "summary.md").read_text()
+    jobs = [path.name for path in (tmp_path / "slurm" / ".submitit").iterdir()]
+    assert len([name for name in jobs if name.isdigit()]) == 2  # one array a look
+
+
 def test_whatever_ends_a_job_it_comes_back_and_ends_the_same(
-    tmp_path: Path, configured: Any
+    tmp_path: Path, configured: Any, cluster: Daemons
 ) -> None:
     from fmnist_pl.training.folder import run
 
@@ -117,8 +151,9 @@ def test_whatever_ends_a_job_it_comes_back_and_ends_the_same(
     deadline = time.monotonic() + 300
     while waiting:
         assert time.monotonic() < deadline
-        for seed in [seed for seed in waiting if at_work(runs[seed])()]:
-            disturb(seed, jobs[seed], runs[seed])
+        running = running_tasks()  # without those that another's disturbance has ended
+        for seed in [s for s in waiting if at_work(runs[s])() and jobs[s] in running]:
+            disturb(seed, jobs[seed], runs[seed], cluster)
             waiting.remove(seed)
         time.sleep(0.05)
     assert not any((run / "result.json").exists() for run in runs[:3])
@@ -134,7 +169,7 @@ def test_whatever_ends_a_job_it_comes_back_and_ends_the_same(
             assert tensor.equal(weights(disturbed)[name]), (seed, name)
 
 
-def disturb(seed: int, job: str, folder: Path) -> None:
+def disturb(seed: int, job: str, folder: Path, cluster: Daemons) -> None:
     """The warning before a time limit; an order to requeue; SIGKILL; the end of a node."""
     if seed == 0:
         subprocess.run(["scancel", "--signal=USR2", job], check=True)
@@ -145,10 +180,10 @@ def disturb(seed: int, job: str, folder: Path) -> None:
             os.kill(pid, signal.SIGKILL)
     else:
         [node] = output("squeue", "--noheader", f"--jobs={job}", "--format=%N")
-        update = ["scontrol", "update", f"nodename={node}", "state=down", "reason=test"]
-        subprocess.run(update, check=True)
-        # Unless it has registered itself again already, as its daemon is alive.
-        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)
+        cluster.kill_node(node)
+        down = ["scontrol", "update", f"nodename={node}", "state=down", "reason=test"]
+        subprocess.run(down, check=True)  # as the controller finds out after SlurmdTimeout
+        cluster.start_node(node)
 
 
 def test_a_job_comes_back_only_so_often(tmp_path: Path) -> None:

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fmnist_pl.config import identity
+from fmnist_pl.options.command import CONF_DIR
+from fmnist_pl.options.messages import UserError
 from fmnist_pl.options.schema import Config
 from fmnist_pl.sweep import workers
+from fmnist_pl.sweep.plan import prepare
 
 GIB = 2**30
 
@@ -26,6 +30,20 @@ def machine(
     monkeypatch.setattr(
         "torch.cuda.get_device_properties", lambda i: SimpleNamespace(total_memory=memory[i] * GIB)
     )
+
+
+def test_one_after_the_other_where_there_can_be_no_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine(monkeypatch, 16)
+    monkeypatch.setattr("joblib.parallel.mp", None)  # as joblib has it without semaphores
+    assert workers.at_once(OmegaConf.merge(Config, {"name": "x"})) == 1
+    with initialize_config_dir(CONF_DIR, version_base="1.3"):
+        words = ["hydra.launcher.n_jobs=2", "hydra.sweep.dir=x"]
+        config = compose("train", words, return_hydra_config=True)
+        refused = r"^hydra.launcher.n_jobs=2: must be 1, since the system"
+        with pytest.raises(UserError, match=refused):
+            prepare(config)
 
 
 @pytest.mark.parametrize(

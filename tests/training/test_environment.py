@@ -38,7 +38,7 @@ def test_the_commit_is_that_of_the_code(tmp_path: Path, monkeypatch: pytest.Monk
     assert git_commit(code) == f"{head}-dirty"
     monkeypatch.setenv("PATH", "/nonexistent")
     assert git_commit(code) is None
-    assert describe_environment(torch.device("cpu"), 1)["git_commit"] is None
+    assert describe_environment(torch.device("cpu"), 1, {})["git_commit"] is None
 
 
 def test_all_packages_are_recorded() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmnist_pl.options.messages import UserError
+from fmnist_pl.options.messages import InUseError, PausedError, UserError
 from fmnist_pl.training import checkpoints
 from fmnist_pl.training.checkpoints import Record
 from fmnist_pl.training.environment import describe_environment
@@ -27,6 +27,7 @@ TINY = (
     "trainer.limit_val_batches=1",
     "trainer.limit_test_batches=2",
     "embeddings=none",
+    "pictures=false",
 )
 TIMES = {"seconds", "images_per_second"}
 
@@ -214,36 +215,73 @@ def test_a_run_in_parts_says_what_trained_each(
     assert told in capsys.readouterr().out
 
 
-def test_an_epoch_that_is_done_again_is_drawn_once(
-    tmp_path: Path, configured: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stopped_in", ["epoch 1", "epoch 2", "test"])
+def test_what_is_done_again_is_drawn_once(
+    stopped_in: str, tmp_path: Path, configured: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped when its points are written, and its checkpoint is not."""
-    config = configured(*TINY, "model=mlp")
-    run(config, tmp_path / "undisturbed")
+    """Stopped when its points are written, and its checkpoint or result is not."""
+    words = ["model=mlp", "logger=csv", "callbacks=[lr_monitor]", "trainer.log_every_n_steps=20"]
+    config = configured(*TINY, *words)
     original = Record.write_table
 
     def stop(self: Record) -> None:
-        if len(self.rows) == 2:
+        if stopped_in == f"epoch {len(self.rows)}":
             raise StoppedError
         original(self)
 
     with monkeypatch.context() as patched:
         patched.setattr(Record, "write_table", stop)
-        with pytest.raises(StoppedError):
+        if stopped_in == "test":
             run(config, tmp_path / "stopped")
+            (tmp_path / "stopped" / "result.json").unlink()
+        else:
+            with pytest.raises(StoppedError):
+                run(config, tmp_path / "stopped")
     run(config, tmp_path / "stopped")
-    assert points(tmp_path / "stopped") == points(tmp_path / "undisturbed")
+    run(config, tmp_path / "undisturbed")
+
+    shown = points(tmp_path / "undisturbed")
+    assert points(tmp_path / "stopped") == shown
+    for name in ("train/loss_step", "lr-Adam"):
+        assert [step for step, _ in shown[name]] == [20 * i - 1 for i in range(1, 10)]
+    table = Path("loggers", "csv", "metrics.csv")
+    stopped, undisturbed = (tmp_path / name / table for name in ("stopped", "undisturbed"))
+    assert stopped.read_text() == undisturbed.read_text()
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
 def test_a_disk_without_locks_is_refused(
-    tmp_path: Path, configured: Any, monkeypatch: pytest.MonkeyPatch
+    number: int, tmp_path: Path, configured: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(UserError, match=r"a disk without locks \(No locks available\)"):
+    with pytest.raises(UserError, match=rf"a disk without locks \({os.strerror(number)}\)"):
         run(configured(*TINY), tmp_path)
+
+
+def test_the_lock_of_a_killed_process_is_free_and_its_file_is_in_nobodys_way(
+    tmp_path: Path,
+) -> None:
+    from fmnist_pl.training.folder import locked
+
+    hold = (
+        "import sys, time; from pathlib import Path; from fmnist_pl.training.folder import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", hold, tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(InUseError), locked(tmp_path):
+            pass
+        process.kill()
+    assert (tmp_path / ".lock").exists()
+    with locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
 
 
 def wait_for_epoch(folder: Path, epoch: int, process: subprocess.Popen[bytes]) -> bool:
@@ -253,3 +291,56 @@ def wait_for_epoch(folder: Path, epoch: int, process: subprocess.Popen[bytes]) -
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.02)
     return epoch == 0
+
+
+def test_a_run_says_where_it_goes_on_and_when_there_is_nothing_to_do(
+    tmp_path: Path, configured: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = (*TINY, "model=mlp", "trainer.limit_train_batches=2")
+    with pytest.raises(PausedError):
+        run(configured(*short, "pause_after=1"), tmp_path)
+    capsys.readouterr()
+    run(configured(*short), tmp_path)
+    said = capsys.readouterr().out
+    assert "mlp-0 goes on after epoch 1\n" in said
+    assert "epoch 1/3" not in said
+    assert said.count("epoch 2/3") == said.count("epoch 3/3") == 1
+    assert "mlp-0 is trained: " in said
+    run(configured(*short), tmp_path)
+    assert capsys.readouterr().out == "mlp-0 is finished: nothing is trained\n"
+    with pytest.raises(UserError, match=f"To add epochs to it, give continue_from={tmp_path}"):
+        run(configured(*short, "trainer.max_epochs=4"), tmp_path)
+    with pytest.raises(UserError) as refused:
+        run(configured(*short, "seed=1"), tmp_path)
+    assert "continue_from" not in str(refused.value)
+
+
+def test_a_run_that_is_stopped_early_says_so(
+    tmp_path: Path, configured: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("callbacks=[early_stopping]", "callbacks.early_stopping.patience=1")
+    words += ("callbacks.early_stopping.min_delta=9", "trainer.limit_train_batches=2")
+    run(configured(*TINY, "model=mlp", *words), tmp_path)
+    assert "mlp-0 is stopped after 2 of 3 epochs: " in capsys.readouterr().out
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path: Path, configured: Any) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(UserError, match=r"16-mixed: cpu cannot"):
+        run(configured(*TINY, "model=mlp", "trainer.precision=16-mixed"), folder)
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"16-mixed: cpu cannot"):
+        run(configured(*TINY, "model=mlp", "trainer.precision=16-mixed"), folder)
+    assert (folder / "notes.txt").exists()
+
+
+def test_the_root_and_the_home_are_no_folders_of_a_run(
+    tmp_path: Path, configured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in (Path("/"), tmp_path):
+        with pytest.raises(UserError, match="name a folder in it"):
+            run(configured(*TINY, "model=mlp"), folder)
+    assert not list(tmp_path.iterdir())

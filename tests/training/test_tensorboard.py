@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from fmnist_pl.data.protocol import CLASS_NAMES
 from fmnist_pl.options.schema import Config
 from fmnist_pl.training.folder import run
+from tests.conftest import CLASS_NAMES
 
 pytestmark = pytest.mark.browser
 
