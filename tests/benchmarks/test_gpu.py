@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NO_CPU = {"16_mixed", "graphs", "rounding_tf32", "step_cnn_bn_eager", "step_mlp_eager", "step_tf32"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 
 
 def gpu(folder: Path, *words: str, benchmarks: Path = ROOT / "benchmarks") -> Any:

@@ -709,7 +709,7 @@ def test_killed_while_fetching_leaves_nothing_trusted(
 
     mirror.send = stall
     run = subprocess.Popen(command())
-    assert half_sent.wait(10)
+    half_sent.wait()
     run.send_signal(signal.SIGKILL)
     run.wait()
     assert snapshot(cache) == {".lock": b""}

@@ -21,7 +21,6 @@ def code(notebook: Any) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore")  # of Jupyter
 def test_it_runs(tmp_path: Path) -> None:
     notebook: Any = nbformat.read(NOTEBOOK, 4)

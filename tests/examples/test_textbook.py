@@ -304,7 +304,6 @@ def test_the_command_leaves_a_checkpoint_and_curves(data_root: Path, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_half_an_epoch_of_either_program_comes_to_the_same(data_root: Path, tmp_path: Path) -> None:
     """Means over seeds differ by less than 4 of their standard errors, of spreads known before.
 

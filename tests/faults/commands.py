@@ -63,7 +63,7 @@ class Command:
         assert self.process.pid
         os.kill(self.process.pid, number)
 
-    def wait(self, timeout: float = 120) -> int:
+    def wait(self, timeout: float = 600) -> int:
         """The exit code; negative, of the signal that ended it."""
         self.process.join(timeout)
         assert self.process.exitcode is not None, f"still running after {timeout} s"

@@ -132,7 +132,6 @@ def test_nets_of_other_classes_say_nothing_of_the_labels(made_up, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_flipped_labels_are_found_by_real_nets(configured, tmp_path: Path) -> None:
     """Of 1% of the test labels, after training; what is found beside them counts against it."""
     for i, hidden in enumerate(["[128]", "[64,64]"] * 3):

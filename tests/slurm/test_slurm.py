@@ -16,11 +16,7 @@ import pytest
 from tests.slurm.conftest import Daemons, output, wait_for
 from tests.training.test_folder import TINY, figures, metrics, weights
 
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.timeout(900),
-    pytest.mark.usefixtures("cluster"),
-]
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
 
 TEMPLATE = Path(__file__).parents[2] / "docs" / "run.sbatch"
 NET = "model=cnn_bn_dropout_l1"

@@ -3,9 +3,7 @@
 import csv
 import json
 import math
-import random
 import re
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +21,7 @@ from fmnist_pl.sweep.plan import prepare
 from fmnist_pl.sweep.search import Search
 from fmnist_pl.sweep.space import space
 from tests.sweep.test_compose import sweep
-from tests.sweep.test_sweep import SMALL, start, state
+from tests.sweep.test_sweep import BETWEEN_EPOCHS, SMALL, kill_at_work, state
 from tests.sweep.test_sweep import sweep as command
 
 SPACE = ("optimizer.lr=tag(log,interval(1e-4,1))", "model.dropout=interval(0.0,0.9)")
@@ -263,18 +261,11 @@ def test_an_impossible_search_is_refused(words: tuple[str, ...], said: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_real_search_killed_three_times_is_the_same(tmp_path: Path) -> None:
-    words = (*SMALL, "hydra/sweeper=optuna", "model=mlp", SPACE[0])
+    words = (*SMALL, *BETWEEN_EPOCHS, "hydra/sweeper=optuna", "model=mlp", SPACE[0])
     words += ("hydra.sweeper.n_trials=3", "hydra.sweeper.seeds=2", "hydra.sweeper.confirm=1")
-    began = time.monotonic()
     assert command(tmp_path / "whole", *words).returncode == 0
-    duration = time.monotonic() - began
-    for _ in range(3):
-        process = start(tmp_path / "killed", *words)
-        time.sleep(random.uniform(0.2, 0.4) * duration)
-        process.kill()
-        process.wait()
+    kill_at_work(tmp_path / "killed", *words)
     assert command(tmp_path / "killed", *words).returncode == 0
     found = [
         trials(json.loads((tmp_path / name / "search.json").read_text()))

@@ -20,6 +20,9 @@ from tests.training.test_folder import TINY, figures, metrics
 
 SMALL = (*TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=20")
 
+# What a run that goes on may lose: epochs to come, and what is drawn at random in them.
+BETWEEN_EPOCHS = ("trainer.max_epochs=3", "trainer.limit_train_batches=60", "model.dropout=0.5")
+
 # The command, with runs of seed 1 that raise, of seed 2 that exit.
 FAULTY = """
 import sys
@@ -74,6 +77,23 @@ def wait_for(condition: Any, process: "subprocess.Popen[bytes]") -> None:
     while not condition():
         assert process.poll() is None, "the sweep ended too early"
         time.sleep(0.02)
+
+
+def kill_at_work(folder: Path, *overrides: str) -> None:
+    """Kill a sweep three times, each between two epochs of a run that was not hit before."""
+    hit: set[Path] = set()
+
+    def another_is_under_way() -> bool:
+        begun = {path.parents[1] for path in folder.glob("**/checkpoints/last.ckpt")} - hit
+        under_way = {run for run in begun if not (run / "result.json").exists()}
+        hit.update(under_way)
+        return bool(under_way)
+
+    for _ in range(3):
+        process = start(folder, *overrides)
+        wait_for(another_is_under_way, process)
+        process.kill()
+        process.wait()
 
 
 def name(*task: str, varying: tuple[str, ...], seed: int = 0) -> str:
@@ -199,7 +219,6 @@ def test_an_interrupted_sweep_reports_and_goes_on(tmp_path: Path, how: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_a_sweep_killed_three_times_ends_the_same(tmp_path: Path, configured: Any) -> None:
     overrides = (
         "model=cnn_bn_dropout,cnn_bn_dropout_l2,cnn_bn_dropout_l1,cnn_bn,cnn,mlp",
@@ -207,19 +226,7 @@ def test_a_sweep_killed_three_times_ends_the_same(tmp_path: Path, configured: An
     )
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert sweep(undisturbed, *overrides).returncode == 0
-    hit: set[Path] = set()  # runs that were killed between two of their epochs
-
-    def another_is_under_way() -> bool:
-        begun = {path.parents[1] for path in killed.glob("*/checkpoints/last.ckpt")} - hit
-        under_way = {run for run in begun if not (run / "result.json").exists()}
-        hit.update(under_way)
-        return bool(under_way)
-
-    for _ in range(3):
-        process = start(killed, *overrides)
-        wait_for(another_is_under_way, process)
-        process.kill()
-        process.wait()
+    kill_at_work(killed, *overrides)
     assert sweep(killed, *overrides).returncode == 0
 
     names = sorted(path.name for path in undisturbed.iterdir() if path.is_dir())
@@ -273,7 +280,6 @@ def test_a_worker_is_replaced_in_silence(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_runs_leak_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     overrides = (*SMALL, "model=mlp", "seed=range(20)", "hydra/launcher=basic")

@@ -1,14 +1,12 @@
 """Seeds until decided, with real runs: from the command to its report, killed or not."""
 
 import json
-import random
 import re
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.sweep.test_sweep import SMALL, start, sweep
+from tests.sweep.test_sweep import BETWEEN_EPOCHS, SMALL, kill_at_work, sweep
 
 WORDS = (*SMALL, "hydra/sweeper=until_decided", "model=mlp,cnn", "optimizer.lr=0.001")
 WORDS += ("hydra.sweeper.first_look=2", "hydra.sweeper.max_seeds=3")
@@ -16,17 +14,13 @@ WORDS += ("hydra.sweeper.first_look=2", "hydra.sweeper.max_seeds=3")
 
 @pytest.mark.slow
 def test_a_killed_one_goes_on(tmp_path: Path) -> None:
-    began = time.monotonic()
-    whole = sweep(tmp_path / "whole", *WORDS)
-    duration = time.monotonic() - began
+    words = (*WORDS, *BETWEEN_EPOCHS)
+    whole = sweep(tmp_path / "whole", *words)
     assert whole.returncode == 0, whole.stderr
     assert re.search(r"after 2 seeds something is open on (mlp, )?cnn", whole.stdout + whole.stderr)
     assert "Seeds are added where something is open" in whole.stdout
-    process = start(tmp_path / "killed", *WORDS)
-    time.sleep(random.uniform(0.3, 0.8) * duration)
-    process.kill()
-    process.wait()
-    assert sweep(tmp_path / "killed", *WORDS).returncode == 0
+    kill_at_work(tmp_path / "killed", *words)
+    assert sweep(tmp_path / "killed", *words).returncode == 0
     runs = [
         sorted(path.parent.name for path in (tmp_path / name).glob("*/result.json"))
         for name in ("whole", "killed")
