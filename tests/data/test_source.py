@@ -384,7 +384,7 @@ FAULTS: dict[str, tuple[Callable[[Handler, bytes], None], str]] = {
     "404": (lambda handler, body: handler.reply(b"", status=404), "404"),
     "web page": (lambda handler, body: handler.reply(b"<html>Log in"), "b'<html>Log in'"),
     "cut off": (lambda handler, body: handler.reply(body[:20], length=len(body)), "bytes"),
-    "silent": (lambda handler, body: time.sleep(1), "timed out"),
+    "silent": (lambda handler, body: time.sleep(4), "timed out"),
     "hangs up": (lambda handler, body: None, "without response"),
     "other file": (lambda handler, body: handler.reply(GZ), f"but {TRAIN_IMAGES}"),
     "no HTTP": (lambda handler, body: handler.speak(b"SSH-2.0\r\n\r\n"), "SSH-2.0"),
@@ -401,7 +401,7 @@ def test_next_mirror_serves_where_one_fails(
     fault: Callable[[Handler, bytes], None],
     said: str,
 ) -> None:
-    monkeypatch.setattr(source, "TIMEOUT", 0.3)
+    monkeypatch.setattr(source, "TIMEOUT", 3)
     first, second = serve(TINY), serve(TINY)
     labels = f"{NAMES[3]}.gz"  # the last file: the first mirror serves the other three
     first.send = lambda h, body: (fault if h.path.endswith(labels) else Handler.reply)(h, body)

@@ -35,13 +35,13 @@ def test_a_run_that_hangs_does_not_hold_up_the_others(tmp_path: Path) -> None:
     (folder / "notes").mkdir(parents=True)
     (folder / "notes" / "status.json").write_text("mine")
     (folder / "config.txt").write_text("mine")
-    overrides = ("model=mlp", "seed=1,0", "hydra/launcher=basic", "time_limit=0.3")
+    overrides = ("model=mlp", "seed=1,0", "hydra/launcher=basic", "time_limit=0.5")
     done = sweep(folder, *SMALL, *overrides, script=HANGING)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert [state(folder / f"mlp-{seed}") for seed in (0, 1)] == ["finished", "failed"]
     error = json.loads((folder / "mlp-1" / "status.json").read_text())["error"]
-    told = "time_limit=0.3: not done after as many minutes. The same command goes on."
+    told = "time_limit=0.5: not done after as many minutes. The same command goes on."
     assert error == f"UnfinishedError: {told}"
     assert f"mlp-1 failed {error}" in done.stdout
     assert "foreign: notes: holds no run" in done.stdout
