@@ -5,7 +5,6 @@ import subprocess
 import sys
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import stdev
 from typing import Any
 
 import pytest
@@ -99,14 +98,14 @@ def test_two_processes_train_on_the_batches_of_one(tmp_path: Path, configured: A
 def test_two_processes_are_as_accurate_as_one(tmp_path: Path, configured: Any) -> None:
     epoch = ("model=mlp", "trainer.max_epochs=1", "trainer.limit_train_batches=500")
     epoch = (*epoch, "embeddings=none", "pictures=false")
-    alone = [run(configured(*epoch, f"seed={seed}"), tmp_path / str(seed)) for seed in range(3)]
+    alone = run(configured(*epoch), tmp_path / "one")
     command = [sys.executable, "-m", "fmnist_pl.train", *epoch, *TWO, "hydra.run.dir=two"]
     subprocess.run(command, cwd=tmp_path, check=True)
     together = figures(tmp_path / "two")
     assert [row["images"] for row in metrics(tmp_path / "two")] == ["16000"]
-    for figure in ("train/acc", "val/acc", "test/acc"):
-        spread = stdev(result[figure] for result in alone)
-        assert together[figure] == pytest.approx(alone[0][figure], abs=spread)
+    spreads = {"train/acc": 0.004, "val/acc": 0.01, "test/acc": 0.01}  # of ten seeds, alone
+    for figure, spread in spreads.items():
+        assert together[figure] == pytest.approx(alone[figure], abs=spread)
 
 
 @pytest.fixture(scope="module")
