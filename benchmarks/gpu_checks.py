@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fmnist_pl.data import augment
 from fmnist_pl.data.datamodule import CHUNK_SIZE
-from fmnist_pl.files import PREDICTIONS, RESULT
+from fmnist_pl.files import LAST, PREDICTIONS, RESULT
 from fmnist_pl.model.inference import evaluate, load_classifier, load_split, predict
 from fmnist_pl.model.nets import MomentsAndMaxima, penalty
 from fmnist_pl.training.fit import build_classifier
@@ -162,7 +162,7 @@ def resume(bench: Bench) -> Figures:
     model = bench.pick("cnn_bn_dropout", "mlp")
     killed = [f"model={model}", *words, f"hydra.run.dir={folders[1]}"]
     process = subprocess.Popen([sys.executable, "-m", "fmnist_pl.train", *killed])
-    while process.poll() is None and not (folders[1] / "checkpoints" / "last.ckpt").exists():
+    while process.poll() is None and not (folders[1] / LAST).exists():
         time.sleep(0.01)
     process.kill()
     process.wait()
@@ -170,9 +170,7 @@ def resume(bench: Bench) -> Figures:
         raise RuntimeError("the run had ended before it could be killed")
     command("train", *killed)
     run(configuration(model, *words), folders[0])
-    one, other = (
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in folders
-    )
+    one, other = (torch.load(folder / LAST, weights_only=True) for folder in folders)
     yield Figure("weights", differing(one["state_dict"], other["state_dict"]), "tensors", 0)
     averages = [point["callbacks"]["Averaging"]["average"] for point in (one, other)]
     yield Figure("averages", differing(*averages), "tensors", 0)
@@ -189,7 +187,7 @@ def agreement(bench: Bench) -> Figures:
         *("trainer.max_epochs=1", f"trainer.limit_train_batches={bench.pick(1.0, 100)}"),
     )
     result = run(config, folder)
-    classifier = load_classifier(folder / "checkpoints" / "last.ckpt")
+    classifier = load_classifier(folder / LAST)
     for split in ("test", "val"):
         images, labels = load_split(classifier, split, config.data.root)
         again = evaluate(classifier, predict(classifier, images), labels, split)

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 from input_path import configuration, describe_machine, ratios
 
+from fmnist_pl.files import CONFIG, RESULT
 from fmnist_pl.options.command import CONF_DIR, DataOptions, command
 from fmnist_pl.options.fields import option
 from fmnist_pl.options.messages import UserError
@@ -81,9 +82,9 @@ def ours(overrides: list[str]) -> Sweep:
     with TemporaryDirectory() as folder:
         sweep = ["-m", f"experiment={EXPERIMENT}", f"hydra.sweep.dir={folder}/sweep"]
         seconds, _ = run([sys.executable, "-m", "fmnist_pl.train", *sweep, *overrides])
-        results = sorted(Path(folder).glob("sweep/*/result.json"))
+        results = sorted(Path(folder).glob(f"sweep/*/{RESULT}"))
         # A run's first and last file: the first run begins, the last one ends.
-        began = min(path.with_name("config.yaml").stat().st_mtime for path in results)
+        began = min(path.with_name(CONFIG).stat().st_mtime for path in results)
         ended = max(path.stat().st_mtime for path in results)
         contents = [json.loads(path.read_text()) for path in results]
     return Sweep(seconds, ended - began, {one["name"]: one["test/acc"] for one in contents}, {})

@@ -7,6 +7,9 @@ from pathlib import Path
 from fmnist_pl.options.messages import UserError
 
 # In the folder of a run.
+CHECKPOINTS = "checkpoints"  # folder of the two that follow
+LAST = f"{CHECKPOINTS}/last.ckpt"
+BEST = f"{CHECKPOINTS}/best.ckpt"  # of the highest validation accuracy
 CONFIG = "config.yaml"  # all its options
 EVENTS = "events.out.tfevents.*"  # what TensorBoard shows; new ones each time the run starts
 METRICS = "metrics.csv"  # one row an epoch

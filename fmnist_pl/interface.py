@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 
 from fmnist_pl.config import resolve
 from fmnist_pl.data.photos import find
+from fmnist_pl.data.protocol import SIDE
 from fmnist_pl.evaluate import Options as EvaluateOptions
 from fmnist_pl.evaluate import on
 from fmnist_pl.model.classifier import Classifier
@@ -175,7 +176,7 @@ def predict(
     classifier = checkpoint if isinstance(checkpoint, Classifier) else load(checkpoint)
     temperature = stored_temperature(located(str(checkpoint))) if calibrated else 1.0
     if isinstance(images, np.ndarray):
-        if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
+        if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE):
             raise UserError(f"images: {images.dtype} {images.shape}: must be uint8 (N, 28, 28).")
         items = [Item(str(i), image, {}) for i, image in enumerate(images)]
     else:

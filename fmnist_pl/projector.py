@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmnist_pl.drawing import projector
+from fmnist_pl.files import CHECKPOINTS
 from fmnist_pl.options.command import CheckpointOptions, command
 from fmnist_pl.options.fields import option
 from fmnist_pl.options.messages import UserError
@@ -37,7 +38,7 @@ def work(options: Options) -> None:
     }
     checkpoint = Path(options.checkpoint).absolute()
     beside = checkpoint.parent
-    folder = Path(options.folder or (beside.parent if beside.name == "checkpoints" else beside))
+    folder = Path(options.folder or (beside.parent if beside.name == CHECKPOINTS else beside))
     try:
         names = classifier.class_names
         accuracies = projector.write(folder, splits, names, prefix=f"{checkpoint.stem}-")

@@ -308,9 +308,8 @@ def _fetch(data: Data, cache: Path, tried: list[str]) -> dict[str, bytes]:
         return {}
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / ".lock"):
-        contents, _ = _read(
-            data, cache, put_aside=True
-        )  # maybe another process has just fetched them
+        # Maybe another process has just fetched them.
+        contents, _ = _read(data, cache, put_aside=True)
         for mirror in mirrors(data):
             for name in [name for name in FILES if name not in contents]:
                 url = f"{mirror}/{name}.gz"

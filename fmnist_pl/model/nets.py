@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
+from fmnist_pl.data.protocol import SIDE
 from fmnist_pl.options.messages import UserError
 from fmnist_pl.options.schema import Model
 from fmnist_pl.options.targets import TARGET, build
 
-IMAGE_SIZE = 28
 OURS = {"fmnist_pl.model.resnet.resnet18"}  # that `model.net` may name, from whoever it comes
 
 
@@ -161,7 +161,7 @@ def outside_net(spec: Mapping[str, Any], num_classes: int) -> Net:
     module = build(spec, "model.net", num_classes=num_classes)
     try:
         net = Net(OrderedDict(features=module.features, head=module.head))
-        images = torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE)
+        images = torch.zeros(2, 1, SIDE, SIDE)
         with torch.no_grad():
             embeddings = copy.deepcopy(net.features).eval()(images)
             logits = copy.deepcopy(net.head).eval()(embeddings)
@@ -183,7 +183,7 @@ def outside_net(spec: Mapping[str, Any], num_classes: int) -> Net:
 def study_net(model: Model, num_classes: int) -> Net:
     """Convolution blocks, then dense layers, then the head."""
     layers: list[nn.Module] = []
-    channels, size = 1, IMAGE_SIZE
+    channels, size = 1, SIDE
     for filters in model.channels:
         layers.append(Block(channels, filters, model.batch_norm))
         channels, size = filters, size // 2

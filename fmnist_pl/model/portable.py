@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save
 
-from fmnist_pl.files import RESULT
+from fmnist_pl.files import CHECKPOINTS, RESULT
 from fmnist_pl.model.classifier import Classifier
 from fmnist_pl.options.messages import UserError
 
@@ -60,7 +60,7 @@ def stored_temperature(checkpoint: str | Path) -> float:
             f"calibrated=true: no temperature for {checkpoint}. One has the tested checkpoint in "
             "the folder of its finished run, and a file of export format=safetensors."
         ) from None
-    if path != run / "checkpoints" / f"{tested}.ckpt":
+    if path != run / CHECKPOINTS / f"{tested}.ckpt":
         raise UserError(
             f"calibrated=true: {run / RESULT} has the temperature of {tested}.ckpt, which was "
             f"tested, not of checkpoint={checkpoint}."

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fmnist_pl.data.source import title
+from fmnist_pl.files import CONFIG
 from fmnist_pl.options.messages import printable
 from fmnist_pl.report import calibration
 from fmnist_pl.report.arms import STUDY
@@ -195,7 +196,7 @@ def command(variant: Variant) -> str:
     config, seeds = variant.config, ",".join(map(str, variant.finished))
     named = config.schedule, config.callbacks, config.model.net
     if variant.arm is None or any(named) or config.optimizer.keys() != STUDY.optimizer.keys():
-        options = next(iter(variant.finished.values())).folder / "config.yaml"
+        options = next(iter(variant.finished.values())).folder / CONFIG
         code = (
             "from dataclasses import replace; from pathlib import Path; "
             "from fmnist_pl.config import read; "

@@ -20,7 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 from fmnist_pl.config import stored
-from fmnist_pl.files import PREDICTIONS
+from fmnist_pl.files import CONFIG, METRICS, PREDICTIONS, RESULT, STATUS
 from fmnist_pl.options.fields import check
 from fmnist_pl.options.messages import UserError, printable
 from fmnist_pl.options.schema import Config
@@ -124,7 +124,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
             raise UserError(f"{top}: no such folder; name one or several folders of sweeps.")
         foreign = {path for path in top.iterdir() if path.is_dir() and path.name[0] != "."}
         for name, subfolders, files in os.walk(top):
-            if "config.yaml" in files:
+            if CONFIG in files:
                 folder = Path(name)
                 if folder.resolve() not in runs:
                     runs[folder.resolve()] = read_run(folder)
@@ -132,7 +132,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
                 subfolders.clear()
             subfolders[:] = sorted((s for s in subfolders if not s.startswith(".")), key=by_number)
         for folder in sorted(foreign):
-            runs[folder.resolve()] = Run(folder, State.FOREIGN, "holds no run: no config.yaml")
+            runs[folder.resolve()] = Run(folder, State.FOREIGN, f"holds no run: no {CONFIG}")
     return list(runs.values())
 
 
@@ -144,20 +144,20 @@ def by_number(name: str) -> list[int | str]:
 def read_run(folder: Path) -> Run:
     """A run, in whatever state its folder is."""
     run = Run(folder, State.UNFINISHED)
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     try:
         run = replace(run, config=read_config(path))
-        path = folder / "status.json"
+        path = folder / STATUS
         if path.exists():
             run = replace(run, **parse_status(json.loads(path.read_text(encoding="utf-8"))))
-        path = folder / "result.json"  # before metrics.csv, which is complete when this is there
+        path = folder / RESULT  # before metrics.csv, which is complete when this is there
         result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        path = folder / "metrics.csv"
+        path = folder / METRICS
         if path.exists():
             run = replace(run, epochs=read_epochs(path))
         if result is None:
             return run
-        path = folder / "result.json"
+        path = folder / RESULT
         check_result(result, run)
         path = folder / PREDICTIONS
         assert run.config

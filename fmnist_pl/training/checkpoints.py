@@ -14,7 +14,15 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from fmnist_pl.data.datamodule import FashionMNIST
-from fmnist_pl.files import METRICS, link_or_copy, move_into_place, part_of, write_atomically
+from fmnist_pl.files import (
+    BEST,
+    LAST,
+    METRICS,
+    link_or_copy,
+    move_into_place,
+    part_of,
+    write_atomically,
+)
 from fmnist_pl.model.classifier import Classifier
 from fmnist_pl.model.inference import load_classifier
 from fmnist_pl.options.messages import UserError
@@ -37,8 +45,8 @@ class Record(Checkpoint):
 
     def __init__(self, folder: Path) -> None:
         self.table = folder / METRICS
-        self.last = folder / "checkpoints" / "last.ckpt"
-        self.best = folder / "checkpoints" / "best.ckpt"
+        self.last = folder / LAST
+        self.best = folder / BEST
         self.rows: list[Row] = []
         # What trained, from the first epoch on and from every other on that something else did.
         self.parts: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from fmnist_pl.data.augment import parse_ops
 from fmnist_pl.data.catalogue import entry
 from fmnist_pl.data.datamodule import FashionMNIST
-from fmnist_pl.files import move_into_place, part_of
+from fmnist_pl.files import BEST, LAST, move_into_place, part_of
 from fmnist_pl.model.classifier import Classifier
 from fmnist_pl.model.inference import load_classifier
 from fmnist_pl.options.messages import UserError
@@ -31,7 +31,7 @@ from fmnist_pl.training.devices import build_trainer
 from fmnist_pl.training.graphs import CUDAGraphs
 from fmnist_pl.training.parts import build_callbacks, build_loggers, keep_runs
 from fmnist_pl.training.progress import Progress
-from fmnist_pl.training.start import last_of, take_weights
+from fmnist_pl.training.start import take_weights
 from fmnist_pl.training.trained import Result, Trained
 from fmnist_pl.training.weights import refreshed
 
@@ -141,13 +141,13 @@ def start(config: Config, classifier: Classifier, trainer: L.Trainer) -> Path | 
             print(f"{config.name}-{config.seed} begins with {taken}", flush=True)
     if not config.continue_from:
         return None
-    record, last = callback(trainer, Record), last_of(Path(config.continue_from))
+    record, before = callback(trainer, Record), Path(config.continue_from)
     callback(trainer, Curves).begun_elsewhere = True
     if trainer.is_global_zero:
         record.best.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(last.with_name(record.best.name), part_of(record.best))
+        shutil.copyfile(before / BEST, part_of(record.best))
         move_into_place(part_of(record.best), record.best)
-    return resumable(last, classifier)
+    return resumable(before / LAST, classifier)
 
 
 def callback(trainer: L.Trainer, kind: type[Kind]) -> Kind:

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 
 from fmnist_pl.config import check_same, resolve
 from fmnist_pl.files import (
+    CHECKPOINTS,
     CONFIG,
     EVENTS,
     METRICS,
@@ -48,7 +49,7 @@ OWN_FILES = (
     PREDICTIONS,
     REQUIREMENTS,
     METRICS,
-    "checkpoints",
+    CHECKPOINTS,
     "embeddings",
     "figures",
     "projector_config.pbtxt",
