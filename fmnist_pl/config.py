@@ -234,14 +234,11 @@ def flat(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The names of options that are not the same in two identities."""
-    first, second = flat(old), flat(new)
-    return [
-        name
-        for name in dict.fromkeys([*first, *second])
-        if (first.get(name), name in first) != (second.get(name), name in second)
-    ]
+def differing(*several: Mapping[str, Any]) -> list[str]:
+    """The names of options, as of `flat`, that are not the same in all; in their order."""
+    names = dict.fromkeys(name for each in several for name in each)
+    values = {name: [(name in each, each.get(name)) for each in several] for name in names}
+    return [name for name, own in values.items() if own != own[:1] * len(several)]
 
 
 def check_same(config: Config, folder: Path) -> None:
@@ -261,7 +258,7 @@ def check_same(config: Config, folder: Path) -> None:
             "Name another folder, or give overwrite=true to start anew in this one."
         ) from None
     new = identity(config)
-    different = differences(old, new)
+    different = differing(flat(old), flat(new))
     if different:
         more = different == ["trainer.max_epochs"]
         raise UserError(

@@ -5,7 +5,7 @@ Runs of one recipe differ by nothing but their seed.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -96,11 +96,3 @@ def brief(value: Any) -> str:
     if len(text) <= LONGEST:
         return text
     return f"{text[: LONGEST - 10]}… {sha256(text.encode()).hexdigest():.6}"
-
-
-def differing(several: Sequence[dict[str, Any]]) -> list[str]:
-    """The options that are not the same in all, in their order."""
-    names = dict.fromkeys(name for each in several for name in each)
-    return [
-        name for name in names if any(each.get(name) != several[0].get(name) for each in several)
-    ]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fmnist_pl.config import differing
 from fmnist_pl.options.messages import printable
 from fmnist_pl.options.schema import Config
 from fmnist_pl.report.arms import ARMS, STUDY, arm_of, published
@@ -22,7 +23,6 @@ from fmnist_pl.report.recipes import (
     as_typed,
     brief,
     data_sets,
-    differing,
     fingerprint,
     named,
     recipe,
@@ -169,7 +169,7 @@ class Sweep:
             dict.fromkeys(
                 option
                 for name in dict.fromkeys(variant.name for variant in self.variants)
-                for option in differing([v.options for v in self.variants if v.name == name])
+                for option in differing(*(v.options for v in self.variants if v.name == name))
             )
         )
 
@@ -244,7 +244,7 @@ def group(runs: Iterable[Run]) -> list[Variant]:
         same_name[name_of(config)].append(named(config))
 
     def label_of(config: Config, write: Callable[[Any], str]) -> str:
-        own, differences = named(config), differing(same_name[name_of(config)])
+        own, differences = named(config), differing(*same_name[name_of(config)])
         values = [f"{each}={write(own[each])}" for each in differences if each in own]
         return f"{name_of(config)} ({', '.join(values)})" if values else name_of(config)
 

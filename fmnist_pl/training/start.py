@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmnist_pl.config import differences, identity
-from fmnist_pl.files import CONFIG
+from fmnist_pl.config import differing, flat, identity
+from fmnist_pl.files import BEST, CONFIG, LAST
 from fmnist_pl.options.messages import UserError
 from fmnist_pl.options.schema import TOTAL, Config
 
@@ -25,17 +25,17 @@ def check_start(config: Config, folder: Path) -> None:
     """
     if config.init_from and config.continue_from:
         raise UserError("init_from and continue_from: a run begins with one of them.")
-    if last_of(folder).exists():
+    if (folder / LAST).exists():
         return  # it has started
     if config.init_from and not Path(config.init_from).is_file():
         raise UserError(
             f"init_from={config.init_from}: no such file. A run's checkpoints are in its folder: "
-            "checkpoints/last.ckpt and checkpoints/best.ckpt."
+            f"{LAST} and {BEST}."
         )
     if not config.continue_from:
         return
     given = f"continue_from={config.continue_from}"
-    for path in (Path(config.continue_from, CONFIG), last_of(Path(config.continue_from))):
+    for path in (Path(config.continue_from, name) for name in (CONFIG, LAST)):
         if not path.is_file():
             raise UserError(f"{given}: no folder of a run; it lacks {path.name}.")
     from fmnist_pl.report.runs import read_config
@@ -44,7 +44,7 @@ def check_start(config: Config, folder: Path) -> None:
         old = read_config(Path(config.continue_from, CONFIG))
     except Exception as error:  # a damaged file: YAML's errors, or a value of another version
         raise UserError(f"{given}: {CONFIG}: {str(error).splitlines()[0]}") from None
-    if other := set(differences(identity(old), identity(config))) - FREE:
+    if other := set(differing(*(flat(identity(each)) for each in (old, config)))) - FREE:
         raise UserError(f"{given}: a run of other options ({', '.join(sorted(other))}).")
     if old.trainer.max_epochs >= config.trainer.max_epochs:
         raise UserError(
@@ -56,11 +56,6 @@ def check_start(config: Config, folder: Path) -> None:
             f"{given}: its learning rate follows a schedule over as many epochs as it had. "
             "init_from begins with its weights alone."
         )
-
-
-def last_of(folder: Path) -> Path:
-    """The last checkpoint of the run in a folder."""
-    return folder / "checkpoints" / "last.ckpt"
 
 
 def take_weights(classifier: "Classifier", source: "Classifier") -> str:

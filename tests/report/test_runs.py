@@ -332,6 +332,14 @@ def test_labels_are_as_short_as_they_are_unique(made_up, tmp_path: Path) -> None
     assert "mlp (optimizer.lr=0.00012385440376384)" in labels
 
 
+def test_labels_tell_null_from_what_is_not_there(made_up, tmp_path: Path) -> None:
+    for i, given in enumerate(({}, {"foreach": None})):
+        optimizer = {"_target_": "torch.optim.SGD", "lr": 0.1, **given}
+        made_up.run(tmp_path / str(i), made_up.config("mlp", optimizer=optimizer))
+    labels = [variant.label for variant in read_sweep([tmp_path]).variants]
+    assert labels == ["mlp", "mlp (optimizer.foreach=null)"]
+
+
 def test_runs_are_in_the_order_of_their_numbers(made_up, tmp_path: Path) -> None:
     for seed in (10, 2, 1):
         made_up.run(tmp_path / f"mlp-{seed}", made_up.config("mlp", seed))
