@@ -23,9 +23,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from fmnist_pl.config import identity
 from fmnist_pl.files import JOURNAL, METRICS, RESULT, SEARCH, STATUS, write_atomically
 from fmnist_pl.options.messages import UserError, printable
+from fmnist_pl.report.recipes import recipe
+from fmnist_pl.report.runs import read_epochs
 from fmnist_pl.sweep.compose import Run
 from fmnist_pl.sweep.space import fixed, space
 from fmnist_pl.sweep.steps import Launch, Steps
@@ -269,11 +270,8 @@ class Search(Steps):
     def figure_after(self, epoch: int, folder: Path) -> float | None:
         """The metric of a run after an epoch, if it has come that far."""
         path = folder / METRICS
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        if len(lines) <= epoch:
-            return None
-        row = dict(zip(lines[0].split(","), lines[epoch].split(","), strict=True))
-        return float(row[self.metric])
+        rows = read_epochs(path) if path.exists() else []
+        return rows[epoch - 1][self.metric] if len(rows) >= epoch else None
 
     def result(self, folder: Path) -> float | None:
         """The metric of a finished run."""
@@ -295,7 +293,7 @@ class Search(Steps):
             chosen = self.runs(self.study.best_params, self.fresh)
             default = self.runs({}, self.fresh)
             self.start(self.unfinished([*chosen, *default]))
-            same = recipe(chosen[0]) == recipe(default[0])
+            same = recipe(chosen[0].config) == recipe(default[0].config)
             self.write(chosen, [] if same else default)
 
     def write(self, chosen: Sequence[Run] = (), default: Sequence[Run] = ()) -> None:
@@ -333,11 +331,6 @@ class Search(Steps):
             "fresh": {"seeds": self.fresh, "chosen": names(chosen), "default": names(default)},
         }
         write_atomically(self.folder / SEARCH, json.dumps(content, indent=1) + "\n")
-
-
-def recipe(run: Run) -> dict[str, Any]:
-    """What a run computes, whatever it is called."""
-    return {**identity(run.config), "name": ""}
 
 
 def whole(journal: Path) -> Path:
