@@ -7,15 +7,16 @@ Runs are drawn with effects that are known, and the report's own rules judge the
 deviations are in percentage points; the margin is 0.2, as usual.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from fmnist_pl.options.command import command
+from fmnist_pl.options.fields import option
+from fmnist_pl.options.messages import progress_bar
 from fmnist_pl.report.evidence import Contrast, Figures, Verdict, measure
 from fmnist_pl.report.findings import Conclusion, Finding
 from fmnist_pl.report.statistics import ONCE, Rules, spend
@@ -185,15 +186,17 @@ def table(repeats: int) -> Iterator[str]:
         yield f"| {' | '.join(map(str, row))} |"
 
 
-def main() -> None:
-    words = dict(word.partition("=")[::2] for word in sys.argv[1:])
-    repeats = words.pop("repeats", "4000")
-    if words or not repeats.isdecimal():
-        sys.exit(f"error: {' '.join(sys.argv[1:])}: unknown; there is repeats=N.")
-    rows = tqdm(table(int(repeats)), total=len(CASES) + 2, disable=None)
-    for row in rows:
+@dataclass
+class Options:
+    repeats: int = option(4000, "Sets of runs drawn for each row.", ge=1)
+
+
+def work(options: Options) -> None:
+    for row in progress_bar(table(options.repeats), total=len(CASES) + 2):
         print(row, flush=True)
 
+
+main = command(__doc__, Options, work)
 
 if __name__ == "__main__":
     main()

@@ -15,6 +15,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fmnist_pl.files import LAST
 from fmnist_pl.options.messages import InUseError, PausedError, UserError
 from fmnist_pl.training import checkpoints
 from fmnist_pl.training.checkpoints import Record
@@ -47,6 +48,25 @@ def metrics(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+class StoppedError(Exception):
+    """As if a run had been killed there."""
+
+
+def last(folder: Path) -> Any:
+    """What its last checkpoint holds."""
+    return torch.load(folder / LAST, weights_only=True)
+
+
+def computed(state: Any) -> Any:
+    """What can be compared by `==`, to the last bit; not what was measured, nor what on."""
+    if isinstance(state, dict):
+        measured = {"seconds", "parts", "sizes"}
+        return {name: computed(one) for name, one in state.items() if name not in measured}
+    if isinstance(state, list | tuple):
+        return [computed(one) for one in state]
+    return state.tolist() if isinstance(state, torch.Tensor) else state
 
 
 def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -175,10 +195,6 @@ def test_sigkill_in_every_epoch_changes_nothing(
     assert points(killed) == points(undisturbed)
     for name, tensor in weights(undisturbed).items():
         assert torch.equal(tensor, weights(killed)[name]), name
-
-
-class StoppedError(Exception):
-    pass
 
 
 def test_a_run_in_parts_says_what_trained_each(

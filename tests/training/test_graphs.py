@@ -15,7 +15,7 @@ from fmnist_pl.training import artifacts, fit
 from fmnist_pl.training.checkpoints import Record
 from fmnist_pl.training.folder import run
 from fmnist_pl.training.graphs import CUDAGraphs, Replay
-from tests.training.test_folder import metrics
+from tests.training.test_folder import StoppedError, computed, last, metrics
 
 # Chunks of 32, 32, 32 and 9 batches: the first is done as it is, the second recorded, the third
 # replayed; in the next epoch, all.
@@ -24,7 +24,6 @@ SHORT = (
     *("trainer.limit_test_batches=1", "embeddings=none", "pictures=false"),
 )
 PLAIN = "optimizer=sgd", "~optimizer.momentum", "~optimizer.fused"
-MEASURED = ("seconds", "parts", "sizes")
 MODELS = [
     pytest.param(model, marks=[] if model == "cnn_bn_dropout" else pytest.mark.slow)
     for model in (
@@ -64,24 +63,12 @@ def training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "ARTIFACTS", (artifacts.figures, artifacts.predictions))
 
 
-def last(folder: Path) -> dict[str, Any]:
-    checkpoint: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    return checkpoint
-
-
 def assert_same(one: Path, other: Path) -> None:
     ours, theirs = last(one), last(other)
     assert ours["global_step"] == theirs["global_step"] == 210
     for name in ("state_dict", "optimizer_states", "callbacks"):
-        torch.testing.assert_close(computed(ours[name]), computed(theirs[name]), rtol=0, atol=0)
+        assert computed(ours[name]) == computed(theirs[name])
     assert metrics(one) == metrics(other)
-
-
-def computed(state: Any) -> Any:
-    """Without what was measured: seconds, the machine, the length of files."""
-    if isinstance(state, dict):
-        return {name: computed(one) for name, one in state.items() if name not in MEASURED}
-    return [computed(one) for one in state] if isinstance(state, list) else state
 
 
 def test_steps_past_lightning_are_counted_and_the_same(
@@ -108,10 +95,6 @@ def test_replayed_chunks_have_the_bits_of_the_steps(
     assert_same(tmp_path / "plain", tmp_path / "graphed")
 
 
-class KilledError(Exception):
-    pass
-
-
 def test_a_run_goes_on_with_graphs_of_its_own(
     tmp_path: Path, configured: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,11 +106,11 @@ def test_a_run_goes_on_with_graphs_of_its_own(
 
     def killed(self: Record, *arguments: Any) -> None:
         if self.rows:
-            raise KilledError
+            raise StoppedError
         original(self, *arguments)
 
     monkeypatch.setattr(Record, "on_train_epoch_start", killed)
-    with pytest.raises(KilledError):
+    with pytest.raises(StoppedError):
         run(config, tmp_path / "graphed")
     assert last(tmp_path / "graphed")["global_step"] == 105
     monkeypatch.setattr(Record, "on_train_epoch_start", original)

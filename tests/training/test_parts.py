@@ -28,6 +28,7 @@ from fmnist_pl.training.checkpoints import Record
 from fmnist_pl.training.fit import build_classifier, build_datamodule
 from fmnist_pl.training.folder import run
 from fmnist_pl.training.parts import check_parts
+from tests.training.test_folder import StoppedError, computed, last
 
 Configured = Callable[..., Config]
 SHORT = (
@@ -35,11 +36,6 @@ SHORT = (
     *("trainer.limit_test_batches=2", "embeddings=none", "pictures=false"),
     "trainer.enable_progress_bar=false",
 )
-MEASURED = {"seconds", "parts", "sizes"}
-
-
-class KilledError(Exception):
-    pass
 
 
 def killed_after_every_epoch(config: Config, folder: Path, patch: pytest.MonkeyPatch) -> Any:
@@ -48,29 +44,16 @@ def killed_after_every_epoch(config: Config, folder: Path, patch: pytest.MonkeyP
 
     def killed(self: Record, *arguments: Any) -> None:
         original(self, *arguments)
-        raise KilledError
+        raise StoppedError
 
     with patch.context() as context:
         context.setattr(Record, "on_train_epoch_end", killed)
         for _ in range(config.trainer.max_epochs):
-            with pytest.raises(KilledError):
+            with pytest.raises(StoppedError):
                 run(config, folder)
             if last(folder)["callbacks"]["Record"]["stopped"]:
                 break
     return run(config, folder)
-
-
-def last(folder: Path) -> Any:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def computed(state: Any) -> Any:
-    """What can be compared by `==`, to the last bit; without what was measured."""
-    if isinstance(state, dict):
-        return {name: computed(one) for name, one in state.items() if name not in MEASURED}
-    if isinstance(state, list | tuple):
-        return [computed(one) for one in state]
-    return state.tolist() if isinstance(state, torch.Tensor) else state
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
