@@ -51,12 +51,15 @@ PREDICTED = {
     ("step_cnn_bn", "kernels"): 130,
     ("step_cnn_bn", "sum of kernels"): 0.29,
     ("step_cnn_bn_eager", "a step"): 1.1,
+    ("together_cnn_bn", "a step, 5 seeds"): 0.06,
+    ("together_mlp", "a step, 5 seeds"): 0.012,
     ("run_mlp", "wall time"): 16,
     ("run_mlp", "an epoch"): 0.1,
     ("run_mlp", "test accuracy"): 0.8678,  # docs/results.md, as the one below
     ("run_cnn_bn", "wall time"): 20,
     ("run_cnn_bn", "an epoch"): 0.6,
     ("run_cnn_bn", "test accuracy"): 0.9030,
+    ("study", "wall time"): 180,
 }
 
 
@@ -104,6 +107,7 @@ def all_items() -> list[Item]:
         check("repeat", checks.repeat),
         check("repeat_deterministic", partial(checks.repeat, words=["trainer.deterministic=true"])),
         check("graphs", partial(checks.alike, words=[eager]), gpu=True),
+        check("together", checks.together),
         check("agreement", checks.agreement),
         check("bf16_mixed", partial(checks.mixed, precision="bf16-mixed")),
         check("16_mixed", partial(checks.mixed, precision="16-mixed"), gpu=True),
@@ -113,16 +117,20 @@ def all_items() -> list[Item]:
         Item("step_cnn", partial(times.step, model="cnn")),
         Item("step_cnn_bn_eager", partial(times.step, model="cnn_bn", words=[eager]), gpu=True),
         Item("step_mlp_eager", partial(times.step, model="mlp", words=[eager]), gpu=True),
+        Item("together_cnn_bn", partial(times.together, model="cnn_bn")),
+        Item("together_mlp", partial(times.together, model="mlp")),
         Item("augmentation", times.augmentation),
         Item("run_cnn_bn", partial(times.whole, model="cnn_bn")),
         Item("run_mlp", partial(times.whole, model="mlp")),
         Item("bare_cnn_bn", partial(times.bare, model="cnn_bn")),
         Item("bare_mlp", partial(times.bare, model="mlp")),
         Item("sweep", partial(times.sweep, processes=[1, 8])),
+        Item("seeds", times.seeds),
         Item("step_bf16", partial(times.variant, words=[bf16])),
         Item("step_tf32", partial(times.variant, words=[tf32]), gpu=True),
         Item("sweep_more", partial(times.sweep, processes=[4, 2])),
         Item("step_compiled", partial(times.variant, words=["compile=true"])),
+        Item("study", times.study),
     ]
 
 

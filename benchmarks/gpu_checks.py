@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -21,6 +22,7 @@ from fmnist_pl.model.inference import evaluate, load_classifier, load_split, pre
 from fmnist_pl.model.nets import MomentsAndMaxima, penalty
 from fmnist_pl.training.fit import build_classifier
 from fmnist_pl.training.folder import run
+from fmnist_pl.training.turns import side_by_side
 
 STEPS = 96  # three chunks
 FLOAT32 = 1e-5  # relative error: float32 stays some tenfold below it, TF32 some tenfold above
@@ -145,6 +147,16 @@ def alike(bench: Bench, words: Sequence[str]) -> Figures:
     for model in bench.models:
         one, other = (train(bench, model, STEPS, *some) for some in ((), words))
         yield Figure(model, differing(one.weights, other.weights), "tensors", 0)
+
+
+def together(bench: Bench) -> Figures:
+    """How many tensors differ between seeds side by side and each of them alone; none."""
+    for model in bench.models:
+        seeds = [f"seed={seed}" for seed in range(3)]
+        works = [partial(train, bench, model, bench.pick(STEPS, 33), seed) for seed in seeds]
+        pairs = zip([work() for work in works], side_by_side(works), strict=True)
+        apart = sum(differing(one.weights, other.weights) for one, other in pairs)
+        yield Figure(model, apart, "tensors", 0)
 
 
 def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> int:

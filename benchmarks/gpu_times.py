@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -18,6 +19,7 @@ from fmnist_pl.data import augment
 from fmnist_pl.data.datamodule import CHUNK_SIZE, to_float
 from fmnist_pl.files import METRICS, RESULT
 from fmnist_pl.training.fit import build_datamodule
+from fmnist_pl.training.turns import side_by_side
 
 
 class Stopwatch(L.Callback):
@@ -71,6 +73,34 @@ def variant(bench: Bench, words: Sequence[str]) -> Figures:
     yield from step(bench, bench.pick("cnn_bn", "mlp"), words)
 
 
+class Marks(L.Callback):
+    """The beginning of the third chunk, when all graphs are there, and the end of the last one."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        if arguments[-1] == 2:
+            self.start = now(self.bench)
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        self.end = now(self.bench)
+
+
+def together(bench: Bench, model: str) -> Figures:
+    """A step of each of several seeds side by side, as their share of the time of all."""
+    steps, chunks = 32, bench.pick(48, 4)
+    for seeds in bench.pick([2, 5, 10, 25], [2]):
+        marks = [Marks(bench) for _ in range(seeds)]
+        works = [
+            partial(train, bench, model, steps * chunks, f"seed={seed}", look=look)
+            for seed, look in enumerate(marks)
+        ]
+        side_by_side(works)
+        whole = median(milliseconds(one.start, one.end) for one in marks)
+        yield Figure(f"a step, {seeds} seeds", whole / (steps * (chunks - 2)) / seeds, "ms")
+
+
 def augmentation(bench: Bench) -> Figures:
     """To augment a chunk of 1,024 images; the median of 50."""
     generator = torch.Generator().manual_seed(0)
@@ -116,6 +146,32 @@ def sweep(bench: Bench, processes: Sequence[int]) -> Figures:
             *bench.pick((), small),
         )
         yield Figure(f"{number} at a time", seconds, "s")
+
+
+def seeds(bench: Bench) -> Figures:
+    """The command: five seeds of cnn_bn, three epochs; in processes of their own, and in one."""
+    small = ("model=mlp", "trainer.limit_train_batches=40", "seed=0,1")
+    for name, *launcher in (
+        ("five processes", "hydra.launcher.n_jobs=5"),
+        ("one process", "hydra/launcher=together", "hydra.launcher.side_by_side=5"),
+    ):
+        seconds = command(
+            "train",
+            *("-m", "model=cnn_bn", "seed=0,1,2,3,4", "trainer.max_epochs=3", "embeddings=none"),
+            *(*launcher, f"hydra.sweep.dir={bench.folder}/{name.replace(' ', '-')}"),
+            *bench.words,
+            *bench.pick((), small),
+        )
+        yield Figure(name, seconds, "s")
+
+
+def study(bench: Bench) -> Figures:
+    """The command: the study, eight models, five seeds of each, ten epochs, with its report."""
+    small = ("trainer.max_epochs=1", "trainer.limit_train_batches=10", "seed=0")
+    small += ("embeddings=none", "pictures=false")
+    words = ("-m", "experiment=study", "hydra/launcher=together", *bench.pick((), small))
+    folder = f"hydra.sweep.dir={bench.folder}/study"
+    yield Figure("wall time", command("train", *words, folder, *bench.words), "s")
 
 
 def bare(bench: Bench, model: str) -> Figures:

@@ -24,7 +24,7 @@ from fmnist_pl.options.schema import Config
 from fmnist_pl.sweep import batch_script
 from fmnist_pl.sweep.compose import Composer, Run, asked, without_hydra
 from fmnist_pl.sweep.watch import Watch, epochs
-from fmnist_pl.sweep.workers import at_once, separate
+from fmnist_pl.sweep.workers import at_once, separate, side_by_side
 from fmnist_pl.training.parts import check_parts
 from fmnist_pl.training.start import check_start
 
@@ -95,8 +95,12 @@ def prepare(config: DictConfig) -> list[Run]:
     with open_dict(config):
         if str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
             config.hydra.sweeper._target_ = ENUMERATION
+        if (together := launcher.get("side_by_side", 1)) == -1:
+            launcher.side_by_side = together = side_by_side(config)
+        if type(together) is not int or together < 1:
+            raise UserError(f"hydra.launcher.side_by_side={together}: must be at least 1, or -1.")
         if launcher.get("n_jobs") == -1:
-            launcher.n_jobs = at_once(config)
+            launcher.n_jobs = max(1, at_once(config) // together)
         elif launcher.get("n_jobs", 1) != 1 and not separate():
             raise UserError(
                 f"hydra.launcher.n_jobs={launcher.n_jobs}: must be 1, since the system keeps "
@@ -113,7 +117,7 @@ def prepare(config: DictConfig) -> list[Run]:
         for point in probes(config):
             options = composer.run(*point).config
             check_parts(options)
-            check_devices(options, config)
+            check_launch(options, config)
         return []
     choices = first_look(config, composer) if adds_seeds(config) else enumerated(config)
     runs: dict[Path, Run] = {}
@@ -122,7 +126,7 @@ def prepare(config: DictConfig) -> list[Run]:
     ):
         run = composer.run(*words, number=number)
         check_parts(run.config)
-        check_devices(run.config, config)
+        check_launch(run.config, config)
         if run.folder in runs:
             raise UserError(f"{run.folder}: two runs of the sweep are the same.")
         if not run.config.overwrite:
@@ -235,12 +239,24 @@ def on_cluster(launcher: DictConfig) -> bool:
     return str(launcher._target_).endswith(".SlurmLauncher")
 
 
-def check_devices(options: Config, config: DictConfig) -> None:
-    """Refuse a run of a sweep that Lightning would train by starting the sweep again.
+def check_launch(options: Config, config: DictConfig) -> None:
+    """Refuse a run that a sweep's launcher cannot train.
 
     Raises:
-        UserError: several devices or nodes, other than SLURM starts processes for.
+        UserError: several devices or nodes, other than SLURM starts processes for: Lightning would
+            start the sweep again for each; what takes a process of its own, where runs share one.
     """
+    if config.hydra.launcher.get("side_by_side", 1) > 1:
+        if options.time_limit is not None:
+            raise UserError(
+                f"time_limit={options.time_limit:g}: only for a run with a process of its own, "
+                "without hydra/launcher=together or with hydra.launcher.side_by_side=1."
+            )
+        if config.hydra.job.chdir:
+            raise UserError(
+                "hydra.job.chdir=true: runs side by side share a process, which is in one folder; "
+                "leave out hydra/launcher=together, or give hydra.launcher.side_by_side=1."
+            )
     devices, nodes = options.trainer.devices, options.trainer.num_nodes
     if on_cluster(config.hydra.launcher):
         if (devices, nodes) != (config.trainer.devices, config.trainer.num_nodes):

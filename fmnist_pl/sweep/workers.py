@@ -37,6 +37,14 @@ def at_once(config: DictConfig) -> int:
     return max(1, int(runs))
 
 
+def side_by_side(config: DictConfig) -> int:
+    """How many runs one process takes at once: as many as its GPU does; on a CPU, one."""
+    from torch import cuda
+
+    devices = cuda.device_count() if config.trainer.accelerator != "cpu" else 0
+    return max(1, at_once(config) // devices) if devices else 1
+
+
 def trials_at_once(launcher: DictConfig, seeds: int) -> int:
     """How many trials of a search, each of several seeds, keep the workers of a launcher busy.
 
@@ -44,7 +52,8 @@ def trials_at_once(launcher: DictConfig, seeds: int) -> int:
     """
     if "array_parallelism" in launcher:
         return min(TRIALS_OF_AN_ARRAY, max(1, int(launcher.array_parallelism) // seeds))
-    return max(1, int(launcher.get("n_jobs", 1)) // seeds)
+    runs = int(launcher.get("n_jobs", 1)) * int(launcher.get("side_by_side", 1))
+    return max(1, runs // seeds)
 
 
 def take_device(options: Config) -> None:

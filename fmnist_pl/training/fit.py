@@ -33,6 +33,7 @@ from fmnist_pl.training.parts import build_callbacks, build_loggers, keep_runs
 from fmnist_pl.training.progress import Progress
 from fmnist_pl.training.start import take_weights
 from fmnist_pl.training.trained import Result, Trained
+from fmnist_pl.training.turns import Interrupted, Turns, among_others
 from fmnist_pl.training.weights import refreshed
 
 WITHIN_AN_EPOCH = (
@@ -56,6 +57,8 @@ def prepare(config: Config, folder: Path) -> L.Trainer:
         callbacks.append(CUDAGraphs())
     if config.pause_after:
         callbacks.append(Pause(config.pause_after))
+    if among_others():
+        callbacks.append(Turns())
     if config.trainer.enable_progress_bar:
         callbacks.append(Progress(f"{config.name}-{config.seed}", record))
     return build_trainer(config, folder, callbacks, build_loggers(config, folder))
@@ -86,6 +89,8 @@ def fit_and_test(config: Config, folder: Path, trainer: L.Trainer) -> Result:
         if isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+    except Interrupted:
+        raise KeyboardInterrupt from None
     except Exception as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise UserError(
@@ -115,7 +120,7 @@ def steps_directly(trainer: L.Trainer, classifier: Classifier) -> bool:
         is_overridden(hook, one)
         for one in callbacks
         for hook in WITHIN_AN_EPOCH
-        if not isinstance(one, ProgressBar)
+        if not isinstance(one, ProgressBar | Turns)
     )
     # A function that makes an optimizer may make one that is stepped in any way.
     step = getattr(locate(classifier.optimizer[TARGET], "optimizer"), "step", lambda closure: None)
