@@ -71,10 +71,16 @@ def assert_same(one: Path, other: Path) -> None:
     assert metrics(one) == metrics(other)
 
 
+@pytest.mark.parametrize(
+    "words", [["model=cnn_bn_dropout_l2"], ["model=mlp", "trainer.precision=bf16-mixed"]]
+)
 def test_steps_past_lightning_are_counted_and_the_same(
-    tmp_path: Path, configured: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    tmp_path: Path,
+    configured: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = configured("model=cnn_bn_dropout_l2", *SHORT)
+    config = configured(*words, *SHORT)
     run(config, tmp_path / "directly")
     monkeypatch.setattr(fit, "steps_directly", lambda *_: False)
     run(config, tmp_path / "by Lightning")
