@@ -122,6 +122,8 @@ class Keep(L.Callback):
         self.gradients: dict[str, Tensor] = {}  # of the last step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if not trainer.is_last_batch:  # copying waits for the device
+            return
         for name, parameter in pl_module.named_parameters():  # validation will clear them
             if parameter.grad is not None:
                 self.gradients[name] = parameter.grad.cpu().clone()

@@ -150,13 +150,19 @@ def alike(bench: Bench, words: Sequence[str]) -> Figures:
 
 
 def together(bench: Bench) -> Figures:
-    """How many tensors differ between seeds side by side and each of them alone; none."""
-    for model in bench.models:
-        seeds = [f"seed={seed}" for seed in range(3)]
-        works = [partial(train, bench, model, bench.pick(STEPS, 33), seed) for seed in seeds]
+    """How many tensors differ between seeds side by side and each of them alone; none.
+
+    The first has ended when the others still replay; in wide layers products take working memory.
+    """
+    wide = ("model.hidden=[1024,1024]", "data.batch_size=256")
+    for model, words in [*((model, ()) for model in bench.models), ("mlp", wide)]:
+        works = [
+            partial(train, bench, model, bench.pick(steps, 33), f"seed={seed}", *words)
+            for seed, steps in enumerate((STEPS, 4 * STEPS, 4 * STEPS))
+        ]
         pairs = zip([work() for work in works], side_by_side(works), strict=True)
         apart = sum(differing(one.weights, other.weights) for one, other in pairs)
-        yield Figure(model, apart, "tensors", 0)
+        yield Figure(f"{model}, wide" if words else model, apart, "tensors", 0)
 
 
 def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> int:

@@ -21,6 +21,7 @@ from fmnist_pl.options.command import check_temporary
 from fmnist_pl.options.messages import UserError, fail, printable, progress_bar
 from fmnist_pl.options.refusals import refusal
 from fmnist_pl.options.schema import Config
+from fmnist_pl.options.targets import TARGET
 from fmnist_pl.sweep import batch_script
 from fmnist_pl.sweep.compose import Composer, Run, asked, without_hydra
 from fmnist_pl.sweep.watch import Watch, epochs
@@ -96,7 +97,7 @@ def prepare(config: DictConfig) -> list[Run]:
         if str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
             config.hydra.sweeper._target_ = ENUMERATION
         if (together := launcher.get("side_by_side", 1)) == -1:
-            launcher.side_by_side = together = side_by_side(config)
+            launcher.side_by_side = together = side_by_side(config, seeds(config))
         if type(together) is not int or together < 1:
             raise UserError(f"hydra.launcher.side_by_side={together}: must be at least 1, or -1.")
         if launcher.get("n_jobs") == -1:
@@ -154,6 +155,17 @@ def enumerated(config: DictConfig) -> list[tuple[str, ...]]:
         if not choices[-1]:
             raise UserError(f"{override.input_line}: that is nothing.")
     return list(itertools.product(*choices))
+
+
+def seeds(config: DictConfig) -> int:
+    """How many seeds of each variant a sweep begins with."""
+    if searches(config):
+        return int(config.hydra.sweeper.seeds)
+    if adds_seeds(config):
+        return int(config.hydra.sweeper.first_look)
+    seed = asked(config).get("seed")
+    discrete = seed is not None and seed.is_discrete_sweep()
+    return len(list(seed.sweep_string_iterator())) if seed and discrete else 1
 
 
 def first_look(config: DictConfig, composer: Composer) -> list[tuple[str, ...]]:
@@ -247,16 +259,20 @@ def check_launch(options: Config, config: DictConfig) -> None:
             start the sweep again for each; what takes a process of its own, where runs share one.
     """
     if config.hydra.launcher.get("side_by_side", 1) > 1:
-        if options.time_limit is not None:
-            raise UserError(
-                f"time_limit={options.time_limit:g}: only for a run with a process of its own, "
-                "without hydra/launcher=together or with hydra.launcher.side_by_side=1."
-            )
-        if config.hydra.job.chdir:
-            raise UserError(
-                "hydra.job.chdir=true: runs side by side share a process, which is in one folder; "
-                "leave out hydra/launcher=together, or give hydra.launcher.side_by_side=1."
-            )
+        targets = [spec[TARGET] for spec in options.logger.values()]
+        for name, given in (
+            ("time_limit", options.time_limit is not None),
+            ("trainer.profiler", options.trainer.profiler),
+            ("trainer.detect_anomaly", options.trainer.detect_anomaly),
+            ("logger: W&B", any(target.endswith(".WandbLogger") for target in targets)),
+            ("hydra.job.chdir", config.hydra.job.chdir),
+            ("hydra.job.env_set", config.hydra.job.env_set),
+        ):
+            if given:
+                raise UserError(
+                    f"{name}: only for a run with a process of its own, without "
+                    "hydra/launcher=together or with hydra.launcher.side_by_side=1."
+                )
     devices, nodes = options.trainer.devices, options.trainer.num_nodes
     if on_cluster(config.hydra.launcher):
         if (devices, nodes) != (config.trainer.devices, config.trainer.num_nodes):

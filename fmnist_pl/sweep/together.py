@@ -35,14 +35,15 @@ def launch(jobs: Jobs, most: int, options: Mapping[str, Any], *shared: Any) -> l
 
 
 def grouped(jobs: Jobs, most: int) -> Iterator[Jobs]:
-    """Runs that differ by nothing but the seed, at most so many of them."""
+    """Runs that differ by nothing but the seed, at most so many of them, about as many in each."""
     groups = defaultdict(list)
     for number, words in jobs:
         variant = tuple(word for word in words if not word.startswith("seed="))
         groups[variant].append((number, words))
     for group in groups.values():
-        for start in range(0, len(group), most):
-            yield group[start : start + most]
+        size = -(-len(group) // -(-len(group) // most))
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
 
 
 def in_one_process(jobs: Jobs, *shared: Any) -> list[JobReturn]:

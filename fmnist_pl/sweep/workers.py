@@ -37,12 +37,12 @@ def at_once(config: DictConfig) -> int:
     return max(1, int(runs))
 
 
-def side_by_side(config: DictConfig) -> int:
-    """How many runs one process takes at once: as many as its GPU does; on a CPU, one."""
+def side_by_side(config: DictConfig, seeds: int) -> int:
+    """How many of a variant's seeds one process takes at once: a GPU's share; on a CPU, one."""
     from torch import cuda
 
     devices = cuda.device_count() if config.trainer.accelerator != "cpu" else 0
-    return max(1, at_once(config) // devices) if devices else 1
+    return max(1, min(at_once(config) // devices, -(-seeds // devices))) if devices else 1
 
 
 def trials_at_once(launcher: DictConfig, seeds: int) -> int:
@@ -52,8 +52,8 @@ def trials_at_once(launcher: DictConfig, seeds: int) -> int:
     """
     if "array_parallelism" in launcher:
         return min(TRIALS_OF_AN_ARRAY, max(1, int(launcher.array_parallelism) // seeds))
-    runs = int(launcher.get("n_jobs", 1)) * int(launcher.get("side_by_side", 1))
-    return max(1, runs // seeds)
+    together = min(seeds, int(launcher.get("side_by_side", 1)))  # a process has one trial's
+    return max(1, int(launcher.get("n_jobs", 1)) * together // seeds)
 
 
 def take_device(options: Config) -> None:

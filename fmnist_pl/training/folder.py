@@ -35,7 +35,7 @@ from fmnist_pl.options.messages import InUseError, UnfinishedError, UserError
 from fmnist_pl.options.schema import Config
 from fmnist_pl.training import cluster
 from fmnist_pl.training.fit import fit_and_test, prepare
-from fmnist_pl.training.parts import check_parts
+from fmnist_pl.training.parts import check_parts, end_runs
 from fmnist_pl.training.start import check_start
 from fmnist_pl.training.trained import Result
 
@@ -98,7 +98,10 @@ def run(config: Config, folder: Path) -> Result:
             else:
                 trainer = prepare(config, folder)
                 write_atomically(folder / CONFIG, OmegaConf.to_yaml(config))
-                content = json.dumps(fit_and_test(config, folder, trainer), indent=1)
+                try:
+                    content = json.dumps(fit_and_test(config, folder, trainer), indent=1)
+                finally:
+                    end_runs(trainer.loggers)
                 write_atomically(folder / RESULT, content + "\n")
             result: Result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return result

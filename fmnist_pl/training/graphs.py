@@ -22,7 +22,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 class CUDAGraphs(L.Callback):
     """Has a run's chunks recorded and replayed where that holds: on one CUDA device.
 
-    The optimizer must be one whose step launches the same every time, as SGD's, or can be told to.
+    The optimizer must be one whose step launches the same every time: SGD's, or a fused one.
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -39,12 +39,15 @@ class CUDAGraphs(L.Callback):
         on_cuda = trainer.strategy.root_device.type == "cuda"
         in_chunks = not trainer.lightning_module.automatic_optimization
         optimizer = trainer.optimizers[0]
-        capturable = isinstance(optimizer, SGD) or "capturable" in optimizer.defaults
-        return on_cuda and in_chunks and capturable and trainer.precision in PRECISIONS
+        # Others count their steps on the CPU, unless told from the first that they are recorded.
+        recordable = isinstance(optimizer, SGD) or bool(optimizer.defaults.get("fused"))
+        return on_cuda and in_chunks and recordable and trainer.precision in PRECISIONS
 
     def warm_up(self, work: Replay) -> Outputs:
-        """Do work once as it is, on a stream of its own, as recording wants it."""
+        """Do work once as it is, on another stream than the default one, as recording wants it."""
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        if current != torch.cuda.default_stream():  # a run among others has its own
+            return work()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             outputs = work()
@@ -58,8 +61,12 @@ class CUDAGraphs(L.Callback):
             Does it; what it returns is overwritten by the next time.
         """
         graph = torch.cuda.CUDAGraph()
+        # Products have memory to work in, which the process keeps by stream: it must be this
+        # graph's alone, since others may be replayed at the same time and be gone earlier.
+        torch._C._cuda_clearCublasWorkspaces()
         with torch.cuda.graph(graph):
             outputs = work()
+        torch._C._cuda_clearCublasWorkspaces()
 
         def replay() -> Outputs:
             graph.replay()

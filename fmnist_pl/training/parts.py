@@ -104,6 +104,16 @@ def keep_runs(config: Config, loggers: Sequence["Logger"], folder: Path) -> None
         write_atomically(folder / LOGGERS / RUNS, json.dumps(runs) + "\n")
 
 
+def end_runs(loggers: Sequence["Logger"]) -> None:
+    """End what the next run of this process would otherwise be taken for a part of."""
+    for logger in loggers:
+        if type(logger).__name__ == "WandbLogger":
+            import wandb
+
+            if wandb.run is not None:
+                wandb.finish()
+
+
 def build_callbacks(config: Config) -> list["Callback"]:
     """The callbacks of a configuration, in its order."""
     from lightning.pytorch import Callback

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import lightning as L
 import torch
 
+from fmnist_pl.options.messages import UserError
+
 Done = TypeVar("Done")
 
 
@@ -104,17 +106,18 @@ def side_by_side(works: Sequence[Callable[[], Done]]) -> list[Done]:
         BaseException: what one of them raised, or this thread, after the others have been ended.
     """
     turns = [Turn(work) for work in works]
-    for turn in turns:
-        turn.start()
     waiting = deque(turns)
     try:
+        for turn in turns:
+            turn.start()
         while waiting:
-            waiting[0].take()
-            turn = waiting.popleft()
-            if turn.raised:
+            (turn := waiting[0]).take()
+            if turn.raised is not None:
                 raise turn.raised
-            if not turn.ended:
-                waiting.append(turn)
+            if turn.ended:
+                waiting.popleft()
+            else:
+                waiting.rotate(-1)
     except BaseException:
         for turn in waiting:  # first the one at work, if there is one
             turn.interrupt()
@@ -127,6 +130,8 @@ class Turns(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         device = trainer.strategy.root_device
+        if device.type not in ("cpu", "cuda"):
+            raise UserError(f"no runs side by side on {device.type}: on a CPU or on CUDA alone.")
         if device.type == "cuda":  # where what is given to one stream is done in order
             stream, before = torch.cuda.Stream(device), torch.cuda.current_stream(device)
             stream.wait_stream(before)

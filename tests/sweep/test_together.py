@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from fmnist_pl.options.command import CONF_DIR
 from fmnist_pl.options.messages import UserError
@@ -24,11 +25,12 @@ from tests.training.test_folder import TINY, figures, metrics
 TOGETHER = ("hydra/launcher=together", "hydra.launcher.side_by_side=4")
 
 
-def prepared(*words: str) -> Any:
+def prepared(*words: str, seeds: str = "range(5)") -> Any:
     """The launcher of a sweep that has been checked."""
     words = ("hydra.sweep.dir=x", "hydra/launcher=together", *words)
     with initialize_config_dir(CONF_DIR, version_base="1.3"):
         config = compose("train", list(words), return_hydra_config=True)
+        config.hydra.overrides.task.append(f"seed={seeds}")  # which `compose` refuses
         prepare(config)
     return config.hydra.launcher
 
@@ -46,61 +48,63 @@ def test_a_process_takes_runs_that_differ_by_nothing_but_the_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "memory", "words", "expected"),
+    ("memory", "seeds", "words", "expected"),
     [
-        (16, (), (), (1, 16)),  # a CPU's cores take a run each
-        (16, (80,), (), (16, 1)),
-        (16, (80,) * 4, (), (4, 4)),
-        (16, (80,), ("runs_per_device=5",), (5, 1)),
-        (16, (80,), ("trainer.accelerator=cpu",), (1, 16)),
-        (16, (80,), ("hydra.launcher.side_by_side=25",), (25, 1)),
-        (16, (80,), ("hydra.launcher.side_by_side=8",), (8, 2)),
-        (16, (80,), ("hydra.launcher.n_jobs=3",), (16, 3)),
-        (16, (7,), (), (3, 1)),
-        (8, (1,), (), (1, 1)),
+        ((), "range(5)", (), (1, 16)),  # a CPU's cores take a run each
+        ((80,), "range(5)", (), (5, 3)),
+        ((80,), "3", (), (1, 16)),
+        ((80,), "range(30)", (), (16, 1)),
+        ((80,) * 4, "range(5)", (), (2, 8)),
+        ((80,) * 4, "range(30)", (), (4, 4)),
+        ((80,), "range(5)", ("runs_per_device=4",), (4, 1)),
+        ((80,), "range(5)", ("trainer.accelerator=cpu",), (1, 16)),
+        ((80,), "range(5)", ("hydra.launcher.side_by_side=25",), (25, 1)),
+        ((80,), "range(5)", ("hydra.launcher.side_by_side=2",), (2, 8)),
+        ((80,), "range(5)", ("hydra.launcher.n_jobs=2",), (5, 2)),
+        ((7,), "range(5)", (), (3, 1)),
+        ((1,), "range(5)", (), (1, 1)),
+        ((80,), "0", ("hydra/sweeper=until_decided", "hydra.sweeper.first_look=4"), (4, 4)),
     ],
 )
 def test_the_gpus_and_cores_are_shared_out(
     monkeypatch: pytest.MonkeyPatch,
-    cores: int,
     memory: tuple[int, ...],
+    seeds: str,
     words: tuple[str, ...],
     expected: tuple[int, int],
 ) -> None:
-    machine(monkeypatch, cores, len(memory), memory)
-    launcher = prepared(*words)
+    machine(monkeypatch, 16, len(memory), memory)
+    launcher = prepared(*words, seeds=seeds)
     assert (launcher.side_by_side, launcher.n_jobs) == expected
 
 
-def test_a_search_asks_for_as_many_trials_as_that_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine(monkeypatch, 16, 2, (80, 80))
-    assert trials_at_once(prepared(), seeds=4) == 4
+def test_a_search_asks_for_as_many_trials_as_that_takes() -> None:
+    launcher = OmegaConf.create({"n_jobs": 3, "side_by_side": 4})
+    assert [trials_at_once(launcher, seeds) for seeds in (2, 4, 6)] == [3, 3, 2]
+
+
+@pytest.mark.parametrize("given", ["0", "few", "True"])
+def test_so_many_side_by_side_there_cannot_be(given: str) -> None:
+    refused = f"^hydra.launcher.side_by_side={given}: must be at least 1, or -1"
+    with pytest.raises(UserError, match=refused):
+        prepared(f"hydra.launcher.side_by_side={given}")
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("word", "option"),
     [
-        ("hydra.launcher.side_by_side=0", "must be at least 1, or -1"),
-        (
-            "hydra.launcher.side_by_side=few",
-            r"^hydra.launcher.side_by_side=few: must be at least 1",
-        ),
-        (
-            "hydra.launcher.side_by_side=true",
-            r"^hydra.launcher.side_by_side=True: must be at least 1",
-        ),
-        ("time_limit=5", r"only for a run with a process of its own"),
-        ("hydra.job.chdir=true", r"runs side by side share"),
+        ("time_limit=5", "time_limit"),
+        ("trainer.profiler=simple", "trainer.profiler"),
+        ("trainer.detect_anomaly=true", "trainer.detect_anomaly"),
+        ("logger=wandb", "logger: W&B"),
+        ("hydra.job.chdir=true", "hydra.job.chdir"),
+        ("+hydra.job.env_set.A=b", "hydra.job.env_set"),
     ],
 )
-def test_what_cannot_be_done_together_is_refused(word: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as refused:
-        prepared(*TOGETHER[1:], word)
-    assert str(refused.value).lower().startswith(word)
-
-
-@pytest.mark.parametrize("word", ["time_limit=5", "hydra.job.chdir=true"])
-def test_a_process_of_its_own_has_that(word: str) -> None:
+def test_some_take_a_process_of_their_own(word: str, option: str) -> None:
+    refused = f"^{option}: only for a run with a process of its own"
+    with pytest.raises(UserError, match=refused):
+        prepared("hydra.launcher.side_by_side=2", word)
     assert prepared("hydra.launcher.side_by_side=1", word).side_by_side == 1
 
 

@@ -142,7 +142,9 @@ def test_graphs_can_be_done_without(
         ("cuda", 1, "32-true", (), True),
         ("cuda", 1, "bf16-mixed", (), True),
         ("cuda", 1, "32-true", ("optimizer=sgd",), True),
-        ("cuda", 1, "32-true", (*PLAIN, "optimizer._target_=torch.optim.Rprop"), True),
+        ("cuda", 1, "32-true", ("optimizer._target_=torch.optim.AdamW",), True),
+        ("cuda", 1, "32-true", ("~optimizer.fused",), False),  # counts its steps on the CPU
+        ("cuda", 1, "32-true", ("optimizer._target_=torch.optim.NAdam", "~optimizer.fused"), False),
         ("cuda", 1, "32-true", (*PLAIN, "optimizer._target_=torch.optim.LBFGS"), False),
         ("cuda", 1, "32-true", ("schedule=cosine",), False),
         ("cuda", 1, "16-mixed", (), False),

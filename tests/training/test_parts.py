@@ -450,12 +450,17 @@ def test_other_loggers_get_what_tensorboard_gets(
     config = configured(*SHORT, "model=mlp", f"logger={name}", *options[name], "pictures=true")
     killed_after_every_epoch(config, tmp_path / "run", monkeypatch)
     known = json.loads((tmp_path / "run" / "loggers" / "runs.json").read_text())
+    other = tmp_path / "other"
     if name == "wandb":
         folders = list(
             (tmp_path / "run" / "loggers" / "wandb").glob(f"offline-run-*-{known[name]}")
         )
         assert folders
         assert list((tmp_path / "run" / "loggers").rglob("curves*.png"))
+        # Another run of the same process is another one there, too.
+        run(configured(*SHORT, "model=mlp", "seed=1", "logger=wandb", *options[name]), other)
+        assert json.loads((other / "loggers" / "runs.json").read_text()) != known
+        assert list((other / "loggers" / "wandb").glob("offline-run-*"))
         return
     from mlflow.tracking import MlflowClient
 

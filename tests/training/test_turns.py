@@ -6,12 +6,14 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from threading import current_thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from fmnist_pl.model.classifier import Classifier
+from fmnist_pl.options.messages import UserError
 from fmnist_pl.options.schema import Config
 from fmnist_pl.training import fit, turns
 from fmnist_pl.training.checkpoints import Record
@@ -124,6 +126,23 @@ def test_what_has_not_begun_does_not_begin() -> None:
     assert begun == [0]
 
 
+def test_a_gpu_gets_what_is_a_runs_own_on_a_stream_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[Any] = []
+    device = torch.device("cuda", 1)
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=device))
+    stream = SimpleNamespace(wait_stream=lambda other: said.append(("waits for", other)))
+    monkeypatch.setattr("torch.cuda.Stream", lambda on: said.append(on) or stream)
+    monkeypatch.setattr("torch.cuda.current_stream", lambda on: f"that of {on}")
+    monkeypatch.setattr("torch.cuda.set_stream", said.append)
+    turns.Turns().on_train_start(trainer, None)  # type: ignore[arg-type]
+    assert said == [device, ("waits for", "that of cuda:1"), stream]
+    trainer.strategy.root_device = torch.device("mps")
+    with pytest.raises(UserError, match="no runs side by side on mps"):
+        turns.Turns().on_train_start(trainer, None)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("words", "graphs", "turns_an_epoch"),
     [
@@ -212,9 +231,11 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, configured: Configured) -> N
     with pytest.MonkeyPatch.context() as context:
         context.setattr(Record, "on_train_epoch_start", start)
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        with pytest.raises(KeyboardInterrupt):
-            side_by_side(works)
-        signal.signal(signal.SIGINT, before)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                side_by_side(works)
+        finally:
+            signal.signal(signal.SIGINT, before)
     assert sorted(began) == [0, 1]
 
     side_by_side(works)
