@@ -441,6 +441,7 @@ def test_other_loggers_get_what_tensorboard_gets(
     name: str, tmp_path: Path, configured: Configured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps pictures
     monkeypatch.setenv("WANDB_SILENT", "true")
     store = f"sqlite:///{tmp_path}/mlflow.db"
     options = {
@@ -450,7 +451,6 @@ def test_other_loggers_get_what_tensorboard_gets(
     config = configured(*SHORT, "model=mlp", f"logger={name}", *options[name], "pictures=true")
     killed_after_every_epoch(config, tmp_path / "run", monkeypatch)
     known = json.loads((tmp_path / "run" / "loggers" / "runs.json").read_text())
-    other = tmp_path / "other"
     if name == "wandb":
         folders = list(
             (tmp_path / "run" / "loggers" / "wandb").glob(f"offline-run-*-{known[name]}")
@@ -458,6 +458,7 @@ def test_other_loggers_get_what_tensorboard_gets(
         assert folders
         assert list((tmp_path / "run" / "loggers").rglob("curves*.png"))
         # Another run of the same process is another one there, too.
+        other = tmp_path / "other"
         run(configured(*SHORT, "model=mlp", "seed=1", "logger=wandb", *options[name]), other)
         assert json.loads((other / "loggers" / "runs.json").read_text()) != known
         assert list((other / "loggers" / "wandb").glob("offline-run-*"))

@@ -213,13 +213,13 @@ def test_runs_have_the_bits_that_they_have_alone(
 
 def test_an_interrupted_run_goes_on(tmp_path: Path, configured: Configured) -> None:
     configs = [configured(*SHORT, *MLP, f"seed={seed}") for seed in range(2)]
-    began, original = [], Record.on_train_epoch_start
+    ended, original = [], Record.on_train_epoch_start
 
     def work(config: Config) -> None:
         try:
             run(config, tmp_path / "together" / str(config.seed))
         except KeyboardInterrupt:
-            began.append(config.seed)
+            ended.append(config.seed)
             raise
 
     def start(self: Record, trainer: Any, pl_module: Any) -> None:
@@ -236,7 +236,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, configured: Configured) -> N
                 side_by_side(works)
         finally:
             signal.signal(signal.SIGINT, before)
-    assert sorted(began) == [0, 1]
+    assert sorted(ended) == [0, 1]
 
     side_by_side(works)
     for config in configs:
