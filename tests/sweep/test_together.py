@@ -45,6 +45,8 @@ def test_a_process_takes_runs_that_differ_by_nothing_but_the_seed() -> None:
     ]
     groups = [[number for number, _ in jobs] for jobs in grouped(list(enumerate(words)), 2)]
     assert groups == [[0, 2], [3], [1], [4]]
+    five = [(number, [f"seed={number}"]) for number in range(5)]
+    assert [len(jobs) for jobs in grouped(five, 4)] == [3, 2]
 
 
 @pytest.mark.parametrize(
