@@ -96,12 +96,14 @@ def prepare(config: DictConfig) -> list[Run]:
     with open_dict(config):
         if str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
             config.hydra.sweeper._target_ = ENUMERATION
-        if (together := launcher.get("side_by_side", 1)) == -1:
-            launcher.side_by_side = together = side_by_side(config, seeds(config))
-        if type(together) is not int or together < 1:
-            raise UserError(f"hydra.launcher.side_by_side={together}: must be at least 1, or -1.")
+        for name in ("side_by_side", "n_jobs"):
+            given = launcher.get(name, 1)
+            if type(given) is not int or (given < 1 and given != -1):
+                raise UserError(f"hydra.launcher.{name}={given}: must be at least 1, or -1.")
+        if launcher.get("side_by_side") == -1:
+            launcher.side_by_side = side_by_side(config, seeds(config))
         if launcher.get("n_jobs") == -1:
-            launcher.n_jobs = max(1, at_once(config) // together)
+            launcher.n_jobs = max(1, at_once(config) // launcher.get("side_by_side", 1))
         elif launcher.get("n_jobs", 1) != 1 and not separate():
             raise UserError(
                 f"hydra.launcher.n_jobs={launcher.n_jobs}: must be 1, since the system keeps "

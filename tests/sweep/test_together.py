@@ -85,11 +85,12 @@ def test_a_search_asks_for_as_many_trials_as_that_takes() -> None:
     assert [trials_at_once(launcher, seeds) for seeds in (2, 4, 6)] == [3, 3, 2]
 
 
-@pytest.mark.parametrize("given", ["0", "few", "True"])
-def test_so_many_side_by_side_there_cannot_be(given: str) -> None:
-    refused = f"^hydra.launcher.side_by_side={given}: must be at least 1, or -1"
+@pytest.mark.parametrize("given", ["0", "few", "True", "-2"])
+@pytest.mark.parametrize("name", ["side_by_side", "n_jobs"])
+def test_so_many_there_cannot_be(name: str, given: str) -> None:
+    refused = f"^hydra.launcher.{name}={given}: must be at least 1, or -1"
     with pytest.raises(UserError, match=refused):
-        prepared(f"hydra.launcher.side_by_side={given}")
+        prepared(f"hydra.launcher.{name}={given}")
 
 
 @pytest.mark.parametrize(
